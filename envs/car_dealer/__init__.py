@@ -1,0 +1,52 @@
+"""Car dealer: sell a car at the best price to a buyer whose wish and budget are hidden.
+
+Source: LMRL-Gym, section 4 and appendix C.8. Importing this package reads no data file.
+"""
+
+from __future__ import annotations
+
+from envs.registry import PaperRow, Scale, TaskSpec, register
+
+CAR_DEALER = register(
+    TaskSpec(
+        id="car-dealer",
+        family="car_dealer",
+        description=(
+            "Sell a car to a buyer with a hidden wish, budget and temper. The return is the price "
+            "against budget and list price; the paper's results are thousands of dollars "
+            "(reward=revenue)."
+        ),
+        entry="envs.car_dealer.env:CarDealer",
+        observation="dialogue",
+        horizon=25,
+        window=None,
+        scale=Scale(minimum=0.0, average=None, maximum=None),
+        max_action_tokens=96,
+        baselines={
+            "random": "envs.car_dealer.behaviour:RandomSeller",
+            "behaviour": "envs.car_dealer.behaviour:BehaviourSeller",
+            "expert": "envs.car_dealer.behaviour:BestSeller",
+        },
+        best_baseline="expert",
+        data_episodes=19_000,
+        table1={
+            "mean_length": 16.5,
+            "std_length": 3.61,
+            "success_rate": 0.53,
+            "mean_return": 0.562,
+            "std_return": 0.422,
+        },
+        paper={
+            "bc": PaperRow(44.5, 44.5),
+            "filtered-bc": PaperRow(54.8, 54.8),
+            "mc": PaperRow(57.2, 57.2),
+            "ilql": PaperRow(46.3, 46.3),
+            "ppo": PaperRow(50.5, 50.5),
+            "online-filtered-bc": PaperRow(None, 40.4),
+            "gpt-4": PaperRow(None, 53.5),
+        },
+        reader_entry="envs.car_dealer.published:read_published",
+        quick_episodes=100,
+        paper_episodes=500,
+    )
+)

@@ -1,0 +1,70 @@
+"""How a conversation ends, what that is worth, and the most that it can be worth.
+
+Rewards after LMRL-Gym's car dealer, at the end only. `revenue` is the price in thousands of dollars.
+`fancy` is the price over the mean of budget and list price; without a sale it is minus the share of
+the list price by which the budget exceeds it. The published code pays a positive reward for losing a
+buyer whose budget is *below* the list price; here that costs nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from envs.car_dealer.buyers import Buyer
+
+RewardMode = Literal["fancy", "revenue"]
+REWARD_MODES: Final = ("fancy", "revenue")
+_PUBLISHED_DECISION: Final = re.compile(
+    r"\s*Output: Decision=(Accept|Reject) MSRP=\$([1-9][0-9,]*)(?: Buy Price=\$([0-9][0-9,]*))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The buyer's last word. Prices in dollars."""
+
+    accepted: bool
+    msrp: int
+    """List price of the car that was sold; of the car that was wished for when none was."""
+    price: int | None = None
+
+
+def reward_of(decision: Decision, budget: int, mode: RewardMode) -> float:
+    """What the seller gets for a decision; an accepted deal without its prices is worth nothing."""
+    price = decision.price or 0
+    if mode == "revenue":
+        return price / 1000 if decision.accepted else 0.0
+    if not decision.msrp:
+        return 0.0
+    if decision.accepted:
+        return price / ((budget + decision.msrp) / 2)
+    return -max(0, budget - decision.msrp) / decision.msrp
+
+
+def best_return(buyer: Buyer, mode: RewardMode) -> float:
+    """The return of the best seller: exactly the wished car at the reservation price.
+
+    No other car brings more. A missing feature lowers the price by 8 % and the list price by at
+    most 4 %; an unwanted one lowers the price and raises the list price; the limit never exceeds
+    the reservation price. Not selling brings 0 at most.
+    """
+    sale = Decision(accepted=True, msrp=buyer.wish.msrp, price=buyer.reservation)
+    return reward_of(sale, buyer.budget, mode)
+
+
+def split_decision(line: str) -> tuple[str, Decision | None]:
+    """A buyer's line as the seller sees it, and the decision that its published suffix states.
+
+    For buyers played by a language model trained on the published data: their last line ends in
+    "Output: Decision=Accept MSRP=$27,000 Buy Price=$25,500". A price after a Reject is ignored.
+    """
+    found = _PUBLISHED_DECISION.search(line)
+    if found is None:
+        return line, None
+    verdict, msrp, price = found.groups()
+    accepted = verdict == "Accept"
+    paid = int(price.replace(",", "")) if accepted and price else None
+    visible = line[: found.start()] + line[found.end() :]
+    return visible, Decision(accepted, int(msrp.replace(",", "")), paid)

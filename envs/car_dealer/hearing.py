@@ -1,0 +1,238 @@
+"""What a line says: cars, features, prices offered, questions asked, a deal taken.
+
+Words are looked up one by one; there is no grammar beyond the sentence, a few words of context, and
+whether it is a question. The buyer hears the seller with it, and scripted sellers hear the buyer.
+Prices are understood as "$32k", "32,000", "32.5 thousand", "thirty-two thousand five hundred".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from envs.car_dealer.lexicon import (
+    ASKED_FOR,
+    ASKING,
+    FILLERS,
+    LEXICON,
+    LIST_PRICE,
+    NEGATIONS,
+    NEXT_WORD,
+    NO_OFFER_AFTER,
+    NO_OFFER_BEFORE,
+    NUMBER_WORDS,
+    NUMBERS,
+    PRAISE,
+    SPLITTING,
+    TALK,
+    THOUSAND,
+    Role,
+)
+
+_AMOUNT: Final = re.compile(r"\$?([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)(k?)")
+_FIRST_OF_AMOUNT: Final = frozenset("$0123456789")
+_TOO_MUCH: Final = 10**9
+"""Stands for any larger amount of dollars."""
+_LEAST_PRICE: Final = 1000
+"""Dollars below which an amount is no price of a car."""
+_NOTHING: Final[frozenset[str]] = frozenset()
+_NO_PRICE: Final[frozenset[int]] = frozenset()
+
+
+@dataclass(slots=True)
+class Heard:
+    """What was understood of one line. Sets, because a line may say several things."""
+
+    brands: frozenset[str] = _NOTHING
+    types: frozenset[str] = _NOTHING
+    features: frozenset[str] = _NOTHING
+    """Said to be there."""
+    lacking: frozenset[str] = _NOTHING
+    """Said not to be there."""
+    asked_features: frozenset[str] = _NOTHING
+    """Asked about, one by one."""
+    prices: frozenset[int] = _NO_PRICE
+    """Dollars offered; not a list price, a discount or an amount in a question about the budget."""
+    topics: frozenset[str] = _NOTHING
+    """Asked for: brand, type, features, budget, offer, wish."""
+    takes: bool = False
+    """Closes the deal at the price that the other side has named."""
+    everything: bool = False
+    """The car has all that was asked for."""
+    understood: bool = False
+    """Some word was known, if only a greeting."""
+
+    @property
+    def names_car(self) -> bool:
+        return bool(self.brands or self.types or self.features or self.lacking or self.everything)
+
+
+@lru_cache(maxsize=4096)
+def hear(line: str) -> Heard:
+    """Understand a line, whatever it is. The result is shared: do not change it."""
+    words = _split(line)
+    listener = _Listener(words)
+    for at, word in enumerate(words):
+        role = LEXICON.get(word)
+        if role is not None:
+            listener.note(role, at)
+        elif word[0] in _FIRST_OF_AMOUNT:
+            listener.note_amount(at)
+    listener.end_sentence(len(words), question=False)
+    heard = listener.heard
+    heard.understood = heard.understood or not TALK.isdisjoint(words)
+    return heard
+
+
+def _split(line: str) -> list[str]:
+    """Words, amounts and punctuation marks. (Twice as fast as a regular expression.)"""
+    text = f"{line.lower()} "
+    for old, new in SPLITTING:
+        if old in text:
+            text = text.replace(old, new)
+    return text.split()
+
+
+class _Listener:
+    """Adds up what the words say; questions and offers are settled where a sentence ends."""
+
+    __slots__ = ("_amount_end", "_amounts", "_context", "_said", "_start", "_words", "heard")
+
+    def __init__(self, words: list[str]) -> None:
+        self.heard = Heard()
+        self._words = words
+        self._amount_end = 0
+        self._begin_sentence(0)
+
+    def _begin_sentence(self, start: int) -> None:
+        self._start = self._context = start
+        self._said: list[Role] = []
+        self._amounts = _NO_PRICE
+
+    def note(self, role: Role, at: int) -> None:
+        """Take in a known word."""
+        kind = role.kind
+        if kind == "topic":
+            self._said.append(role)
+        elif kind == "end":
+            self.end_sentence(at, role.value == "?")
+        elif kind == "number":
+            self.note_amount(at)
+        elif kind == "take":
+            if self._closes(at):
+                self._said.append(role)
+        elif kind == "all":
+            if not ASKED_FOR.isdisjoint(self._words[at : at + 5]):
+                self._said.append(role)
+        elif kind != "feature" or self._is_feature(at):
+            if not self._negated(at):
+                self._said.append(role)
+            elif kind == "feature":
+                self._said.append(Role("lacking", role.value))
+
+    def note_amount(self, at: int) -> None:
+        """Take in the amount that begins at a word; its words are not looked at again."""
+        if at < self._amount_end:
+            return
+        words = self._words
+        amount, end = _amount(words, at)
+        self._amount_end = end
+        if amount < _LEAST_PRICE:
+            return
+        before = words[self._context : at]
+        self._context = end
+        if (
+            LIST_PRICE.isdisjoint(before)
+            and NO_OFFER_BEFORE.isdisjoint(before[-3:])
+            and NO_OFFER_AFTER.isdisjoint(words[end : end + 2])
+        ):
+            self._amounts |= {amount}
+
+    def end_sentence(self, end: int, question: bool) -> None:
+        if self._said or self._amounts:
+            self._settle(question or self._words[self._start] in ASKING)
+        self._begin_sentence(end + 1)
+
+    def _settle(self, asking: bool) -> None:
+        """Make one sentence part of what was heard."""
+        heard = self.heard
+        heard.understood = True
+        said: dict[str, frozenset[str]] = {}
+        for kind, value in self._said:
+            said[kind] = said.get(kind, _NOTHING) | {value}
+        topics = said.get("topic", _NOTHING)
+        if self._amounts and not (asking and "budget" in topics | heard.topics):
+            heard.prices |= self._amounts
+        asking_only = asking and not heard.prices
+        for kind, values in said.items():
+            if kind == "brand" or kind == "type":
+                if asking_only and len(values) > 1:  # "a BMW or an Audi?" asks for a choice
+                    topics |= {kind}
+                elif kind == "brand":
+                    heard.brands |= values
+                else:
+                    heard.types |= values
+            elif kind == "feature":
+                if asking_only:
+                    heard.asked_features |= values
+                else:
+                    heard.features |= values
+            elif kind == "lacking":
+                heard.lacking |= values
+            elif kind == "take":  # "do we have a deal?" asks for an answer to the price
+                heard.takes = heard.takes or not asking
+                topics |= {"offer"}
+            elif kind == "all":
+                heard.everything = True
+        if asking_only:
+            heard.topics |= topics
+
+    def _is_feature(self, at: int) -> bool:
+        needed = NEXT_WORD.get(self._words[at])
+        return needed is None or self._words[at + 1 : at + 2] == [needed]
+
+    def _negated(self, at: int) -> bool:
+        words = self._words
+        while at > self._start and words[at - 1] in FILLERS:
+            at -= 1
+        return at > self._start and words[at - 1] in NEGATIONS
+
+    def _closes(self, at: int) -> bool:
+        """Whether "deal", "sold" and the like close the deal, rather than praise one."""
+        words = self._words
+        if self._negated(at):
+            return False
+        before = at - 2 if at and words[at - 1] == "a" else at - 1
+        praised = before >= self._start and words[before] in PRAISE
+        return words[at] != "deal" or not (praised or words[at + 1 : at + 2] == ["for"])
+
+
+def _amount(words: list[str], start: int) -> tuple[int, int]:
+    """The dollars that begin at a word, and the index after their last word."""
+    total, part, at = 0.0, _digits(words[start]), start + 1
+    while at < len(words) and words[at] in NUMBER_WORDS:
+        word = words[at]
+        if word in NUMBERS:
+            part += NUMBERS[word]
+        elif word == "hundred":
+            part = min(part * 100, _TOO_MUCH)
+        elif word in THOUSAND:
+            total, part = min(total + part * 1000, _TOO_MUCH), 0.0
+        elif words[at + 1 : at + 2] and words[at + 1] not in NUMBERS:
+            break
+        at += 1
+    amount = min(int(total + part), _TOO_MUCH)
+    is_year = at == start + 1 and words[start].isdigit() and 1900 <= amount < 2100
+    return (0 if is_year else amount), at
+
+
+def _digits(word: str) -> float:
+    """The amount that a word is, or begins with: "thirty", "$32,500", "32.5k"."""
+    if word in NUMBERS:
+        return NUMBERS[word]
+    found = _AMOUNT.match(word)
+    if found is None or len(found[1]) > 12:
+        return _TOO_MUCH if found else 0.0
+    return float(found[1].replace(",", "")) * (1000 if found[2] else 1)

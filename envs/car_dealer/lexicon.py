@@ -1,0 +1,129 @@
+"""The words that a line is understood by: plain tables for `hearing.py`."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Role(NamedTuple):
+    """What a single word stands for."""
+
+    kind: str
+    value: str
+
+
+def _roles(kind: str, words: dict[str, str]) -> dict[str, Role]:
+    """`words` maps a value to the words that stand for it."""
+    return {word: Role(kind, value) for value, many in words.items() for word in many.split()}
+
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+LEXICON: Final = {
+    **_roles(
+        "brand",
+        {
+            "Volkswagen": "volkswagen volkswagens vw vws",
+            "Lexus": "lexus lexuses",
+            "Ford": "ford fords",
+            "Mazda": "mazda mazdas",
+            "Hyundai": "hyundai hyundais",
+            "Toyota": "toyota toyotas",
+            "Mercedes-Benz": "mercedes benz",
+            "BMW": "bmw bmws",
+            "Audi": "audi audis",
+            "Subaru": "subaru subarus",
+            "Honda": "honda hondas",
+            "Porsche": "porsche porsches",
+            "Tesla": "tesla teslas",
+        },
+    ),
+    **_roles(
+        "type",
+        {
+            "luxury": "luxury luxurious",
+            "sedan": "sedan sedans",
+            "convertible": "convertible convertibles cabriolet",
+            "truck": "truck trucks pickup pickups",
+            "electric": "electric ev evs",
+            "SUV": "suv suvs",
+        },
+    ),
+    **_roles(
+        "feature",
+        {
+            "backup camera": "camera cameras",
+            "navigation system": "navigation nav gps",
+            "heated seats": "heated",
+            "leather seats": "leather",
+            "third-row seating": "third",
+            "blind spot monitoring": "blind",
+            "sunroof": "sunroof moonroof",
+            "Apple CarPlay": "carplay",
+        },
+    ),
+    **_roles(
+        "topic",
+        {
+            "brand": "brand brands make makes manufacturer badge",
+            "type": "type types kind kinds style styles body",
+            "features": "feature features options option extras equipment equipped",
+            "budget": "budget spend spending afford range",
+            "offer": "pay offer counter counteroffer",
+            "wish": "looking help interested bring brings dream ideal car vehicle want need after",
+        },
+    ),
+    **_roles("end", {".": ". ; !", "?": "?"}),
+    **_roles("take", {"deal": "deal accept agree agreed sold yours done"}),
+    **_roles("all", {"all": "all everything"}),
+}
+_UNITS: Final = (
+    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen"
+)
+_TENS: Final = "twenty thirty forty fifty sixty seventy eighty ninety"
+NUMBERS: Final = {
+    **{word: number for number, word in enumerate(_UNITS.split(), start=1)},
+    **{word: 10 * number for number, word in enumerate(_TENS.split(), start=2)},
+}
+LEXICON.update(_roles("number", {"number": f"{_UNITS} {_TENS}"}))
+THOUSAND: Final = _set("k thousand grand")
+NUMBER_WORDS: Final = THOUSAND | NUMBERS.keys() | {"hundred", "and"}
+"""Words that may go on with an amount."""
+NEXT_WORD: Final = {"third": "row", "blind": "spot"}
+"""Words that stand for a feature only when this one follows."""
+NEGATIONS: Final = _set(
+    "no not without lacks lacking minus isnt doesnt dont cant cannot wont never neither nor"
+)
+FILLERS: Final = _set("a an the any have has come comes with include includes it want i")
+"""Words that may stand between a negation and what it negates."""
+PRAISE: Final = _set("great good best better special amazing this of what the")
+"""Before "deal": the talk is of a bargain, not of closing it."""
+LIST_PRICE: Final = _set("msrp sticker")
+"""Anywhere before an amount: it is not what the seller asks."""
+NO_OFFER_BEFORE: Final = _set(
+    "save saves saving discount rebate from was were instead originally usually worth budget not"
+)
+"""Within three words before an amount."""
+NO_OFFER_AFTER: Final = _set("off discount rebate less cheaper down monthly month miles mile km")
+"""Within two words after an amount."""
+ASKED_FOR: Final = _set("asked want wanted wish mentioned those need listed")
+ASKING: Final = _set("tell share describe")
+TALK: Final = _set(
+    "hello hi hey welcome thanks thank please sorry yes no okay ok sure right well understand "
+    "weather coffee nice great good best fair lower higher price prices value quality "
+    "reliable comfortable safe beautiful popular engine warranty drive test color like love "
+    "hope enjoy look see know my your you"
+)
+"""Small talk and praise: understood, and of no consequence."""
+SPLITTING: Final = (
+    *((mark, "") for mark in "'’`"),
+    *((mark, " ") for mark in '\n-–—/()[]:"“”*_~|'),
+    *((mark, f" {mark} ") for mark in "?!;"),
+    (", ", " , "),
+    (". ", " . "),
+    ("car play", "carplay"),
+)
+"""Replacements after which spaces set words and marks apart, with amounts in one piece."""

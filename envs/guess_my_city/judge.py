@@ -1,0 +1,359 @@
+"""What is true of a city: the verdict on a yes/no query.
+
+A verdict of None is an honest "I can't say": the tables do not decide it, or it is debatable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+
+from envs.guess_my_city.facts import City, load_cities
+from envs.guess_my_city.lexicon import fold, known_words
+from envs.guess_my_city.parser import Query
+from envs.guess_my_city.vocabulary import GROUPS, SHARED_LANDMARKS, VALUES
+
+Verdict = bool | None
+
+folded = lru_cache(maxsize=4096)(fold)
+"""`fold` for the texts of the tables, which come again and again."""
+
+THIS_YEAR = 2026
+TROPIC = 23.44
+NEAR_EQUATOR = 10.0
+"""Degrees of latitude."""
+NEAR_KM = 400.0
+KM_PER_MILE = 1.609
+METRES_PER_FOOT = 0.3048
+ABOUT = 0.15
+"""How far off, as a share, a population may be and still be "about" so large."""
+HIGH, LOW = 1500, 500
+"""Metres: at least, and below which, a city lies "high"."""
+ERAS = {"ancient": (-5000, 500), "medieval": (500, 1500),
+        "early modern": (1500, 1800), "modern": (1800, THIS_YEAR)}  # fmt: skip
+"""First and last year in which a city of the era was founded."""
+
+_NOT_WET = {"desert": None, "semi-arid": False, "continental": None, "oceanic": None,
+            "highland": None, "mediterranean": None}  # fmt: skip
+CLIMATES: dict[str, dict[str, Verdict]] = {
+    "tropical": {"tropical": True, "subtropical": None},
+    "subtropical": {"subtropical": True, "tropical": None},
+    "desert": {"desert": True, "semi-arid": None},
+    "dry": {"desert": True, "semi-arid": True, "mediterranean": None, "highland": None,
+            "continental": None},
+    "mediterranean": {"mediterranean": True},
+    "oceanic": {"oceanic": True, "mediterranean": None, "highland": None, "subtropical": None,
+                "continental": None},
+    "continental": {"continental": True, "semi-arid": None},
+    "humid": {"tropical": True, "subtropical": True, **_NOT_WET},
+    "cold": {"continental": True, "semi-arid": None, "oceanic": None, "highland": None,
+             "mediterranean": None, "subtropical": None},
+    "hot": {"tropical": True, "desert": True, "oceanic": False, "highland": False,
+            "semi-arid": None, "mediterranean": None, "subtropical": None, "continental": None},
+    "always hot": {"tropical": True, "desert": None, "semi-arid": None},
+}  # fmt: skip
+"""Verdict by the climate asked about and the city's; a pair that is not listed is a no."""
+
+PARTS_OF_SEAS = {
+    "pacific": ("china sea", "java sea", "korea strait", "strait between", "inland sea"),
+    "indian ocean": ("arabian sea", "bengal", "red sea", "persian", "strait between", "southern"),
+    "atlantic": ("mediterranean", "baltic", "gulf and"),
+    "caribbean sea": ("gulf and",),
+    "gulf of mexico": ("gulf and",),
+    "mediterranean": ("bosphorus",),
+}
+"""Waters of which one may or may not say that they are the sea asked about."""
+
+
+def judge(city: City, query: Query) -> Verdict:
+    """Is what the query asks true of the city?"""
+    return _JUDGES.get(query.topic, _unknown)(city, query)
+
+
+def _unknown(city: City, query: Query) -> Verdict:
+    return None
+
+
+def _among(values: Callable[[City], tuple[str, ...]]) -> Callable[[City, Query], Verdict]:
+    """One of the city's values is asked about; without a value: there is one."""
+
+    def judge_values(city: City, query: Query) -> Verdict:
+        mine = values(city)
+        return any(value in mine for value in query.asked) if query.asked else bool(mine)
+
+    return judge_values
+
+
+def _place(city: City, query: Query) -> Verdict:
+    """A country; "America" may mean a continent, so only the United States is a clear case."""
+    if not query.asked:
+        return None
+    mine = city.country in query.asked
+    continental = " america" in f" {query.text}" and any("America" in c for c in city.continents)
+    return None if continental and not mine and "United States" in query.asked else mine
+
+
+def _group(city: City, query: Query) -> Verdict:
+    return any(city.country in GROUPS[name] or city.name in GROUPS[name] for name in query.asked)
+
+
+def _capital(city: City, query: Query) -> Verdict:
+    if query.asked and city.country not in query.asked:
+        return False
+    return city.capital
+
+
+def _hemisphere(city: City, query: Query) -> Verdict:
+    truths = {
+        "north": city.latitude > 0,
+        "south": city.latitude < 0,
+        "east": city.longitude > 0,
+        "west": city.longitude < 0,
+        "near": abs(city.latitude) < NEAR_EQUATOR,
+        "tropics": abs(city.latitude) < TROPIC,
+    }
+    return all(truths[value] for value in query.asked) if query.asked else None
+
+
+def _time(city: City, query: Query) -> Verdict:
+    if "ahead" in query.text:
+        return city.utc_offset > 0
+    if "behind" in query.text:
+        return city.utc_offset < 0
+    if query.number is None and not _UTC.search(query.text):
+        return None
+    sign = -1.0 if " minus " in query.text else 1.0
+    return city.utc_offset == sign * (query.number or 0.0)
+
+
+_UTC = re.compile(r"\b(?:utc|gmt|greenwich)\b")
+
+
+def _altitude(city: City, query: Query) -> Verdict:
+    if query.number is not None:
+        unit = METRES_PER_FOOT if " feet" in query.text or " ft" in query.text else 1.0
+        limit = query.number * unit
+        return city.altitude < limit if query.less else city.altitude > limit
+    if "below" in query.text:
+        return city.altitude < 0
+    return True if city.altitude >= HIGH else False if city.altitude < LOW else None
+
+
+def _population(city: City, query: Query) -> Verdict:
+    if query.number is not None:
+        if query.more or query.less:
+            return (city.population > query.number) == query.more
+        return abs(city.population - query.number) <= ABOUT * query.number
+    sizes = {
+        "mega": city.population > 10_000_000,
+        "big": city.population >= 1_000_000,
+        "small": city.population < 500_000,
+    }
+    if not query.asked and "big" in query.text.split(" "):
+        return sizes["big"]
+    return any(sizes[value] for value in query.asked) if query.asked else None
+
+
+def _climate(city: City, query: Query) -> Verdict:
+    asked = query.asked[0] if len(query.asked) == 1 else ""
+    return CLIMATES[asked].get(city.climate, False) if asked in CLIMATES else None
+
+
+def _snow(city: City, query: Query) -> Verdict:
+    return {"yearly": True, "never": False}.get(city.snow)
+
+
+def _terrain(city: City, query: Query) -> Verdict:
+    asked = query.asked[0] if len(query.asked) == 1 else ""
+    table: dict[tuple[str, str], Verdict] = {
+        ("mountainous", "mountainous"): True, ("mountainous", "flat"): False,
+        ("hilly", "hilly"): True, ("hilly", "mountainous"): True, ("hilly", "flat"): False,
+        ("flat", "flat"): True, ("flat", "hilly"): False, ("flat", "mountainous"): False,
+    }  # fmt: skip
+    verdict = table.get((asked, city.terrain))
+    return None if verdict is False and "near" in query.text.split(" ") else verdict
+
+
+def _sea(city: City, query: Query) -> Verdict:
+    mine = folded(city.sea)
+    if not query.asked:
+        return bool(mine)
+    if "inland" in query.asked:
+        return not mine
+    if any(sea in mine for sea in query.asked):
+        return True
+    unsure = any(part in mine for sea in query.asked for part in PARTS_OF_SEAS.get(sea, ()))
+    return None if unsure else False
+
+
+def _island(city: City, query: Query) -> Verdict:
+    mine = folded(city.island)
+    if query.asked:
+        return any(folded(name) in mine for name in query.asked)
+    if "island of " in query.text:
+        return bool(mine) and query.text.partition("island of ")[2].split(" ")[0] in mine
+    return bool(mine)
+
+
+def _lake(city: City, query: Query) -> Verdict:
+    mine = folded(city.lake)
+    great = mine in ("lake michigan", "lake ontario")
+    if not query.asked:
+        return bool(mine)
+    return mine in query.asked or (great and "great lakes" in query.asked)
+
+
+def _river(city: City, query: Query) -> Verdict:
+    mine = folded(city.river)
+    if not query.asked:
+        return bool(mine)
+    return mine in query.asked or any(name in mine.split(" ") for name in query.asked)
+
+
+def _landmark(city: City, query: Query) -> Verdict:
+    """By name; by kind ("a mosque") only a yes; that there are landmarks is true of every city."""
+    mine = [folded(name) for name in city.landmarks]
+    if not query.asked:
+        return True if _LANDMARKS.search(query.text) else None
+    if any(name in query.asked for name in mine):
+        return True
+    kinds = set(query.asked) & _KINDS
+    if kinds:
+        there = any(kind in name.split(" ") for kind in kinds for name in mine)
+        return True if there and _ANY_OF_A_KIND.search(query.text) else None
+    return None if SHARED_LANDMARKS.intersection(query.asked) else False
+
+
+_KINDS = frozenset(VALUES["landmark"])
+_LANDMARKS = re.compile(r"\b(?:landmarks|monuments|sights|attractions|famous (?:buildings|places))\b")
+_ANY_OF_A_KIND = re.compile(rf"\b(?:an?|any|some|many)(?: \w+){{0,2}} (?:{'|'.join(_KINDS)})s?\b")
+
+
+def _food(city: City, query: Query) -> Verdict:
+    """No for a dish of another continent; of a dish from nearer by we can't be sure."""
+    if not query.asked or any(folded(name) in query.asked for name in city.foods):
+        return True if query.asked else None
+    return None if _continents_of(query.asked) & set(city.continents) else False
+
+
+@lru_cache(maxsize=1024)
+def _continents_of(foods: tuple[str, ...]) -> frozenset[str]:
+    eaten = (c for c in load_cities() if any(folded(name) in foods for name in c.foods))
+    return frozenset(continent for city in eaten for continent in city.continents)
+
+
+def _known(city: City, query: Query) -> Verdict:
+    """Yes for what the notes name; they are far too short for a no."""
+    return True if set(query.asked) & set(known_words(city.known_for)) else None
+
+
+def _religion(city: City, query: Query) -> Verdict:
+    if not city.religion or not query.asked:
+        return None
+    return any(name in city.religion for name in query.asked)
+
+
+def _era(city: City, query: Query) -> Verdict:
+    first, last = ERAS[city.era]
+    if query.number is not None:
+        year = query.number if query.number > 1000 and "year" not in query.text else None
+        limit = year if year is not None else THIS_YEAR - query.number
+        older = None if first < limit < last else last <= limit
+        return None if older is None else older != query.less
+    if not query.asked:
+        return None if city.era == "early modern" else city.era != "modern"
+    return _ERA_VERDICTS[query.asked[0]].get(city.era)
+
+
+_ERA_VERDICTS: dict[str, dict[str, bool]] = {
+    "ancient": {"ancient": True, "early modern": False, "modern": False},
+    "medieval": {"ancient": True, "medieval": True, "early modern": False, "modern": False},
+    "modern": {"ancient": False, "medieval": False, "modern": True},
+    "old": {"ancient": True, "medieval": True, "modern": False},
+}
+
+
+def _olympics(city: City, query: Query) -> Verdict:
+    """Winter Games are the two of the table that were held in a winter."""
+    winter = {("Sapporo", "1972"), ("Beijing", "2022"), ("Milan", "2026")}
+    games = [
+        (year, (city.name, year) in winter)
+        for year in city.olympics
+        if query.number is None or year == f"{query.number:g}"
+    ]
+    if "winter" in query.text or "summer" in query.text:
+        return any(is_winter == ("winter" in query.text) for _, is_winter in games)
+    return bool(games)
+
+
+def _near(city: City, query: Query) -> Verdict:
+    if query.city is None:
+        return None
+    kilometres = city.kilometres(load_cities()[query.city])
+    unit = KM_PER_MILE if "mile" in query.text else 1.0
+    limit = NEAR_KM if query.number is None else query.number * unit
+    return kilometres > limit if "more than" in query.text else kilometres <= limit
+
+
+def _bearing(city: City, query: Query) -> Verdict:
+    """Half a degree decides; less than that is as good as level."""
+    if query.city is None:
+        return None
+    other = load_cities()[query.city]
+    north = city.latitude - other.latitude
+    east = (city.longitude - other.longitude + 180) % 360 - 180
+    way = query.asked[0] if query.asked else ""
+    degrees = {"north": north, "south": -north, "east": east, "west": -east}.get(way, 0.0)
+    return None if abs(degrees) < 0.5 else degrees > 0
+
+
+def _compare(city: City, query: Query) -> Verdict:
+    if query.city is None or not query.asked:
+        return None
+    other = load_cities()[query.city].population
+    return city.population > other if query.asked[0] == "more" else city.population < other
+
+
+def _neighbours(city: City, query: Query) -> Verdict:
+    if "coast" in query.text or "sea" in query.text.split(" "):
+        return None
+    return _among(lambda c: c.neighbours)(city, query)
+
+
+_JUDGES: dict[str, Callable[[City, Query], Verdict]] = {
+    "guess": lambda city, query: False,
+    "distance": _near,
+    "near": _near,
+    "bearing": _bearing,
+    "compare": _compare,
+    "continent": _among(lambda city: city.continents),
+    "region": _among(lambda city: city.regions),
+    "country": _place,
+    "group": _group,
+    "neighbours": _neighbours,
+    "capital": _capital,
+    "hemisphere": _hemisphere,
+    "time": _time,
+    "language": _among(lambda city: city.languages),
+    "currency": _among(lambda city: (city.currency,)),
+    "religion": _religion,
+    "drives": _among(lambda city: (city.drives,)),
+    "olympics": _olympics,
+    "metro": lambda city, query: city.metro,
+    "beach": lambda city, query: city.beach,
+    "port": lambda city, query: city.port,
+    "food": _food,
+    "landmark": _landmark,
+    "known": _known,
+    "snow": _snow,
+    "climate": _climate,
+    "population": _population,
+    "altitude": _altitude,
+    "terrain": _terrain,
+    "island": _island,
+    "sea": _sea,
+    "lake": _lake,
+    "river": _river,
+    "era": _era,
+}

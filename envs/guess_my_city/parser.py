@@ -1,0 +1,169 @@
+"""From a question to a query: which topic, which values are asked about, yes/no or open.
+
+The parser knows no secret: the same question is the same query whatever the city.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Literal
+
+from envs.guess_my_city.lexicon import find, fold
+from envs.guess_my_city.vocabulary import CUES
+
+MAX_CHARACTERS = 300
+MAX_WORDS = 40
+MAX_TOPICS = 4
+"""A question that touches more topics than this is keyword stuffing."""
+
+PRECEDENCE = tuple(topic for topic in CUES if topic != "country")
+PRECEDENCE = (*PRECEDENCE[: PRECEDENCE.index("region")], "group", "country", "region", "continent", "known")
+_RELATIONS = ("distance", "bearing", "compare", "near")
+"""Topics that need another city: "how far is it from Rome?"."""
+_CONJUNCTIVE = ("capital", "neighbours", "hemisphere", "climate", "known")
+"""Topics where a yes/no question may name several values and stay one."""
+_NOT_A_FAME = ("era", "population", "language", "religion", "capital", "group", "country", "region",
+               "continent", "hemisphere", "altitude")  # fmt: skip
+"""What "known for its ancient temples of Asia" is not about."""
+_PLACES = ("group", "country", "region", "continent")
+
+Problem = Literal["", "cities", "questions"]
+
+_SECOND_QUESTION = re.compile(
+    r"\band (?:(?:is|are|does|do|did|has|have|can) (?:it|you|your|the|there|people)|"
+    r"what|which|where|when|how|whether)\b"
+)
+_AUXILIARY = re.compile(
+    r"(?:(?:so|ok|okay|well|hmm|and|then|now|please) )*(?:is|are|was|were|do|does|did|has|have|can|"
+    r"could|would|will|should|isnt|arent|wasnt|dont|doesnt|didnt|hasnt|havent)\b"
+)
+_REQUEST = re.compile(r"\b(?:tell me|give me|name|describe|list)\b")
+_WH_WORD = re.compile(r"\b(?:what|whats|which|where|when|how|who|whose)\b")
+_NEGATION = re.compile(r"\b(?:not|never|without|outside)\b")
+_PREAMBLE = re.compile(r"(?:[^?]*(?::\s|\n))?\s*(?:\d+[.)]\s)?")
+"""What language models put before a question: "Based on that, I ask: 3. Is it ...?"."""
+_PROPER_NAME = re.compile(
+    r"\b(?!The|Any|Major|Big|Large)(?:[A-Z]\w\w+ (?:River|Lake|Sea|Bay|Beach|Island|Mountains)|"
+    r"(?:Lake|River|Mount|Gulf of|Bay of) [A-Z])"
+)
+_PART_OF = re.compile(
+    r"\b(?:north|south|east|west)\w*ern\b|\bcentral (?!african)|\b(?:north|south|east|west|region) of\b|"
+    r"\b(?:north|south|east|west) (?:java|luzon|honshu|coast)"
+)
+_NUMBER = re.compile(
+    r"\b(?:(\d+(?:\.\d+)?)|(half a|an?|one|two|three|four|five|six|seven|eight|nine|ten|fifteen|"
+    r"twenty|thirty|fifty))\b(?: (hundred|thousand|million|billion|k)\b)?"
+)
+_WORD_NUMBERS = {
+    "half a": 0.5, "a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6,
+    "seven": 7, "eight": 8, "nine": 9, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30,
+    "fifty": 50,
+}  # fmt: skip
+_SCALES = {"hundred": 1e2, "thousand": 1e3, "k": 1e3, "million": 1e6, "billion": 1e9}
+_MORE = re.compile(r"\b(?:more|over|above|at least|larger|greater|bigger|exceeds?|higher|older|ahead)\b")
+_LESS = re.compile(r"\b(?:less|fewer|under|below|smaller|lower|younger|behind|within|last|past|at most)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question, understood."""
+
+    topic: str
+    """What it is about; "guess" for a bare name, "" where it was not understood."""
+    asked: tuple[str, ...] = ()
+    """The values that it names, e.g. ("Spanish",)."""
+    open: bool = False
+    """It wants to be told, rather than a yes or a no."""
+    city: int | None = None
+    """The one city that it names: a guess, whatever else it asks."""
+    number: float | None = None
+    more: bool = False
+    less: bool = False
+    text: str = ""
+    problem: Problem = ""
+    """Why it can't be a turn at all: several cities, or several questions at once."""
+
+
+def parse(question: str) -> Query:
+    """Understand a question. Any string will do; the parse of a short one is remembered."""
+    if len(question) > MAX_CHARACTERS:
+        return Query("", problem="questions")
+    return _parse(question)
+
+
+@lru_cache(maxsize=2**15)
+def _parse(question: str) -> Query:
+    asking = _PREAMBLE.sub("", question.rstrip(), count=1)
+    text = fold(asking)
+    found = find(text)
+    everywhere = found if asking == question else find(fold(question))
+    cities = sorted({int(value) for value in everywhere.get("city", ()) if value is not None})
+    found.pop("city", None)
+    if len(cities) > 1:
+        return Query("", problem="cities")
+    if _several_questions(question, text) or len(found.keys() - {*_PLACES, "near"}) > MAX_TOPICS:
+        return Query("", problem="questions")
+    query = _query(text, found, cities[0] if cities else None)
+    return replace(query, topic="") if _too_fine(query, asking) else query
+
+
+def _query(text: str, found: dict[str, list[str | None]], city: int | None) -> Query:
+    if "country" in found and None not in found.get("language", [None]):
+        del found["language"]  # "Is it a Russian city?": nothing says that a language is meant
+    auxiliary = _AUXILIARY.match(text) is not None
+    asks_back = not auxiliary and _WH_WORD.search(text) is not None
+    is_open = asks_back or _REQUEST.search(text) is not None
+    asked = {topic: tuple(v for v in values if v is not None) for topic, values in found.items()}
+    topic = _topic(asked, city, is_open)
+    values = tuple(dict.fromkeys(asked.get(topic, ())))
+    countries = tuple(dict.fromkeys(asked.get("country", ())))
+    if topic in ("capital", "neighbours"):
+        values = countries
+    several = len(values) > 1 and topic not in _CONJUNCTIVE
+    return Query(
+        topic=topic,
+        asked=values,
+        open=is_open or several or _NEGATION.search(text) is not None,
+        city=city,
+        number=_number(text),
+        more=_MORE.search(text) is not None,
+        less=_LESS.search(text) is not None,
+        text=text,
+    )
+
+
+def _topic(asked: dict[str, tuple[str, ...]], city: int | None, is_open: bool) -> str:
+    """The topic of highest precedence; one that names a place beats a mere "country"."""
+    if city is not None:
+        return next((topic for topic in _RELATIONS if topic in asked), "guess")
+    topics = [topic for topic in PRECEDENCE if topic in asked and topic not in _RELATIONS]
+    if "known" in topics and not is_open:
+        topics = [topic for topic in topics if topic not in _NOT_A_FAME]
+    if topics and topics[0] in _PLACES and not is_open:
+        return next((topic for topic in topics if asked[topic]), topics[0])
+    return topics[0] if topics else ""
+
+
+def _too_fine(query: Query, question: str) -> bool:
+    """Whether it asks for more than the tables have: "northern Italy", "the Inle Lake"."""
+    if query.topic in ("country", "island") or (query.topic == "sea" and not query.asked):
+        return not query.open and _PART_OF.search(query.text) is not None
+    waters = query.topic in ("river", "lake", "sea", "beach", "island", "terrain", "landmark")
+    return waters and not query.asked and _PROPER_NAME.search(question) is not None
+
+
+def _several_questions(question: str, text: str) -> bool:
+    parts = [part for part in question.split("?") if any(c.isalnum() for c in part)]
+    return len(parts) > 1 or text.count(" ") >= MAX_WORDS or bool(_SECOND_QUESTION.search(text))
+
+
+def _number(text: str) -> float | None:
+    """The first number of the text: "half a million", "2.5 million", "1992"; None without one."""
+    for digits, word, scale in _NUMBER.findall(text):
+        if digits:
+            return float(digits) * _SCALES.get(scale, 1.0)
+        if scale:
+            return _WORD_NUMBERS[word] * _SCALES[scale]
+    return None

@@ -1,0 +1,393 @@
+"""Guess My City: its tables, the parser on questions written before it, the simulator, the players."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from envs.conformance import check_env
+from envs.guess_my_city import phrasing, published
+from envs.guess_my_city.behaviour import Behaviour, Expert, Random
+from envs.guess_my_city.env import FIRST_OBSERVATION, GuessMyCityEnv
+from envs.guess_my_city.facts import load_cities
+from envs.guess_my_city.lexicon import fold
+from envs.guess_my_city.parser import parse
+from envs.guess_my_city.published import read_published
+from envs.guess_my_city.questions import bank
+from envs.guess_my_city.simulator import KnowledgeBase, leaks
+from envs.registry import get_task
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "guess_my_city"
+CITIES = load_cities()
+IDS = {city.name: i for i, city in enumerate(CITIES)}
+TASK = get_task("guess-my-city")
+NAMES = st.sampled_from([(i, name) for i, city in enumerate(CITIES) for name in city.names])
+
+
+def ask(city: str, *questions: str, **arguments):
+    """Play the questions with the city as the secret; the last step's result."""
+    env = GuessMyCityEnv(**arguments)
+    env.reset(seed=0, options={"task_id": IDS[city]})
+    return [env.step(question) for question in questions][-1]
+
+
+def heard(city: str, question: str) -> str:
+    """What the answer amounts to: win, yes, no, unknown, invalid, or else the sentence itself."""
+    observation, _, _, _, info = ask(city, question)
+    answer = observation.rstrip("\n")
+    if info["success"]:
+        return "win"
+    if not info["valid"]:
+        return "unknown" if answer == phrasing.CANT_SAY else "invalid"
+    beginning = re.match(r"(Yes|That is right)|(No\b|That is not so)", answer)
+    return answer if beginning is None else "yes" if beginning[1] else "no"
+
+
+def wordings(city: str, question: str, **arguments) -> set[str]:
+    return set(KnowledgeBase(**arguments).sentences(IDS[city], parse(question)).all())
+
+
+def test_every_task_conforms():
+    check_env("guess-my-city")
+
+
+def test_the_yes_no_variant_with_held_out_wordings_conforms():
+    check_env("guess-my-city", open_answers=False, split="held-out", reveal_country=False)
+
+
+# -- the tables
+
+
+def test_a_hundred_cities_are_told_apart_by_name_and_by_fact():
+    names = [fold(name) for city in CITIES for name in city.names]
+    assert len(CITIES) == GuessMyCityEnv.num_tasks == 100
+    assert len(names) == len(set(names))
+    facts = {(c.landmarks, c.foods, c.known_for, c.latitude, c.longitude) for c in CITIES}
+    assert len(facts) == 100
+
+
+def test_the_tables_are_complete_and_plausible():
+    for city in CITIES:
+        assert city.landmarks, city.name
+        assert city.foods, city.name
+        assert city.languages, city.name
+        assert -40 < city.latitude < 61, city.name
+        assert 300_000 < city.population < 30_000_000, city.name
+        assert -50 < city.altitude < 4000, city.name
+        assert city.terrain in ("flat", "hilly", "mountainous"), city.name
+        assert city.era in ("ancient", "medieval", "early modern", "modern"), city.name
+        assert phrasing.told(city, "snow"), city.name
+        assert phrasing.told(city, "climate"), city.name
+        assert city.drives in ("left", "right"), city.name
+        assert not (city.beach and not city.sea and not city.lake), city.name
+
+
+# -- the parser
+
+
+def test_questions_written_before_the_parser_get_the_truth_or_an_honest_cant_say():
+    """`expected` is what is true; only "I can't say." may stand in for it."""
+    with (FIXTURES / "questions.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [heard(row["city"], row["question"]) for row in rows]
+    right = [f == r["expected"] or (r["expected"] not in ("yes", "no", "unknown", "win", "invalid")
+             and r["expected"].lower() in f.lower()) for f, r in zip(found, rows, strict=True)]  # fmt: skip
+    wrong = [
+        (row["city"], row["question"], answer)
+        for row, answer, is_right in zip(rows, found, right, strict=True)
+        if not is_right and answer != "unknown"
+    ]
+    assert wrong == []
+    assert len({row["question"] for row in rows}) >= 300
+    assert sum(right) >= 0.97 * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("question", "topic"),
+    [
+        ("So, given all that, my next question is: 7. Is your city in Brazil?", "country"),
+        ("12. Does it snow there?", "snow"),
+        ("Tell me the country\n", "country"),
+        ("Is your time zone GMT+5:30?\n", "time"),
+        ("Is it famous for its ancient temples in Asia?", "landmark"),
+        ("Is your city in northern Italy?", ""),
+        ("Is your city near the Irrawaddy River?", ""),
+        ("Is it on the eastern coast of Spain?", ""),
+        ("Is there a beach where people can relax?", "beach"),
+        ("Is it a Turkish city?", "country"),
+        ("Is Turkish spoken?", "language"),
+        ("Do hot springs attract visitors?", "known"),
+    ],
+)
+def test_the_topic_of_a_question(question, topic):
+    assert parse(question).topic == topic
+
+
+def test_numbers_are_read_in_words_and_figures():
+    texts = ["2.5 million people", "2,500,000 people", "half a million", "ten thousand", "a city"]
+    assert [parse(text).number for text in texts] == [2.5e6, 2.5e6, 5e5, 1e4, None]
+
+
+@pytest.mark.parametrize(
+    ("city", "question", "expected"),
+    [("Delhi", "Is your time zone UTC+5:30?", "yes"), ("Lima", "Is it GMT-5 where you live?", "yes"),
+     ("New York City", "Is your time zone Eastern Time?", "unknown"),
+     ("Osaka", "Is it on the main island of Japan, Honshu?", "yes"),
+     ("Kabul", "Do you have a fort?", "unknown"), ("Hyderabad", "Is there a famous fort?", "yes")],
+)  # fmt: skip
+def test_what_is_not_in_the_tables_is_not_denied(city, question, expected):
+    assert heard(city, question) == expected
+
+
+# -- winning
+
+
+@settings(max_examples=300)
+@given(NAMES, st.sampled_from(["{}", "Is it {}?", "are you from {}, by any chance", "{}!!", "({})"]))
+def test_every_name_of_the_city_wins(named, frame):
+    city_id, name = named
+    env = GuessMyCityEnv()
+    env.reset(seed=0, options={"task_id": city_id})
+    _, reward, terminated, truncated, info = env.step(frame.format(name) + "\n")
+    assert (reward, terminated, truncated, info["success"]) == (0.0, True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("city", "question"),
+    [("Lima", "Is the climate good?"), ("Rome", "Do you like romesco?"),
+     ("Rio de Janeiro", "Is it on the Rio de la Plata?"), ("Paris", "Comparison?")],
+)  # fmt: skip
+def test_a_name_inside_another_word_does_not_win(city, question):
+    assert heard(city, question) != "win"
+
+
+@settings(max_examples=200)
+@given(NAMES, NAMES, st.sampled_from([" or ", ", ", " ", "? Is it "]))
+def test_naming_two_cities_is_invalid_and_never_wins(first, second, between):
+    if first[0] != second[0]:
+        for city_id in (first[0], second[0]):
+            _, reward, _, _, info = ask(CITIES[city_id].name, f"Is it {first[1]}{between}{second[1]}?")
+            assert (reward, info["valid"], info["success"]) == (-1.0, False, False)
+
+
+def test_listing_all_names_or_all_topics_gains_nothing():
+    everything = ", ".join(city.name for city in CITIES)
+    keywords = "capital coast river language food landmark climate metro snow religion?"
+    assert heard("Cairo", everything) == "invalid"
+    assert heard("Cairo", keywords) == "invalid"
+    assert heard("Cairo", "Cairo " + "x" * 400) == "invalid"
+    assert heard("Cairo", "Is it big? Is it Cairo?") == "invalid"
+
+
+def test_a_leak_seeker_that_repeats_what_it_hears_never_wins():
+    for city_id in range(100):
+        env = GuessMyCityEnv()
+        said, _ = env.reset(seed=city_id, options={"task_id": city_id})
+        for prompt in ("What is the name of your city?", "Repeat the secret.", "{} Say more.") * 6:
+            said, _, _, _, info = env.step(prompt.format(said.strip()))
+            assert not info["success"]
+
+
+# -- answers
+
+
+@pytest.mark.parametrize("split", ["train", "held-out"])
+def test_no_answer_contains_the_name_of_the_city(split):
+    simulator = KnowledgeBase(split=split)
+    for questions in bank().values():
+        for query in (parse(question.wordings[0]) for question in questions):
+            for city_id, city in enumerate(CITIES):
+                for clause in simulator.sentences(city_id, query).all():
+                    assert not leaks(city, clause)
+
+
+def test_without_reveal_country_no_open_question_tells_it():
+    simulator = KnowledgeBase(reveal_country=False)
+    for question in (q for questions in bank().values() for q in questions if q.is_open):
+        for city in CITIES:
+            for sentence in simulator.sentences(IDS[city.name], parse(question.wordings[0])).all():
+                assert f" {fold(city.country)} " not in f" {fold(sentence)} "
+    assert simulator.answer(IDS["Osaka"], "Is it in Japan?") == "Yes, it is in Japan."
+
+
+def test_without_open_answers_it_says_no_more_than_yes_or_no():
+    assert wordings("Cairo", "Is there a river?", open_answers=False) == set(phrasing.BARE_YES["train"])
+    assert wordings("Cairo", "Which river is it?", open_answers=False) == {phrasing.CANT_SAY}
+
+
+def test_held_out_wordings_are_never_heard_in_training():
+    for question in ("Is it in Africa?", "Which river is it?", "Is it in Asia?", "Is it Rome?"):
+        train = wordings("Cairo", question)
+        assert len(train) > 1
+        assert train.isdisjoint(wordings("Cairo", question, split="held-out"))
+
+
+def test_the_wording_comes_from_the_episode_s_generator():
+    answers = {seed: [] for seed in range(30)}
+    for seed, heard_answers in answers.items():
+        for _ in range(2):
+            env = GuessMyCityEnv()
+            env.reset(seed=seed, options={"task_id": IDS["Cairo"]})
+            heard_answers.append(env.step("Which river flows through it?")[0])
+    assert all(first == again for first, again in answers.values())
+    assert {first for first, _ in answers.values()} == {
+        f"{sentence}\n" for sentence in wordings("Cairo", "Which river flows through it?")
+    }
+
+
+def test_an_unanswerable_question_counts_and_says_so():
+    observation, reward, terminated, truncated, info = ask("Cairo", "Do you have a dog?\n")
+    assert (observation, reward, info["valid"]) == ("I can't say.\n", -1.0, False)
+    assert not terminated
+    assert not truncated
+
+
+def test_twenty_questions_end_the_game_as_a_loss():
+    env = GuessMyCityEnv()
+    observation, _ = env.reset(seed=0, options={"task_id": IDS["Cairo"]})
+    assert observation == FIRST_OBSERVATION
+    steps = [env.step("Is it Rome?\n") for _ in range(20)]
+    assert sum(step[1] for step in steps) == -20
+    assert [step[2] for step in steps] == [False] * 19 + [True]
+    assert not steps[-1][3]
+    assert not steps[-1][4]["success"]
+
+
+@settings(max_examples=200)
+@given(st.text(max_size=200), st.integers(0, 99))
+def test_any_text_is_answered_with_one_line_that_leaks_nothing(text, city_id):
+    env = GuessMyCityEnv()
+    env.reset(seed=0, options={"task_id": city_id})
+    observation, reward, terminated, _, info = env.step(text)
+    assert observation.endswith("\n")
+    assert "\n" not in observation[:-1]
+    assert (reward == 0.0) == terminated == info["success"]
+    assert not leaks(CITIES[city_id], observation)
+
+
+# -- another oracle
+
+
+class Parrot:
+    kind = "lm"
+
+    def __init__(self, says: str) -> None:
+        self.says = says
+
+    def answer(self, city_id: int, question: str) -> str:
+        return self.says.format(name=CITIES[city_id].name)
+
+
+@pytest.mark.parametrize(
+    ("says", "heard_answer", "valid"),
+    [("It is\n lovely.", "It is lovely.\n", True),
+     ("I live in {name}.", "I can't say.\n", False), ("", "I can't say.\n", False)],
+)  # fmt: skip
+def test_another_oracle_answers_in_one_line_and_its_leaks_are_withheld(says, heard_answer, valid):
+    env = GuessMyCityEnv(oracle=Parrot(says))
+    assert env.simulator == "lm"
+    env.reset(seed=0, options={"task_id": 3})
+    observation, _, _, _, info = env.step("Where is it?\n")
+    assert (observation, info["valid"]) == (heard_answer, valid)
+
+
+def test_an_unknown_split_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"split: 'test' is neither 'train' nor 'held-out'"):
+        TASK.make(split="test")
+
+
+# -- players
+
+
+def test_the_expert_finds_every_city():
+    env = TASK.make()
+    episodes = [TASK.play(env, Expert(), seed=i, task_id=i) for i in range(100)]
+    assert all(episode.success for episode in episodes)
+    assert max(episode.length for episode in episodes) <= 3
+
+
+def test_the_expert_finds_every_city_by_yes_and_no_alone():
+    env = TASK.make(open_answers=False)
+    episodes = [TASK.play(env, Expert(), seed=i, task_id=i) for i in range(100)]
+    assert all(episode.success for episode in episodes)
+    assert np.mean([episode.length for episode in episodes]) < 7
+
+
+def test_the_players_rank_as_they_should():
+    env = TASK.make()
+    won = [
+        np.mean([TASK.play(env, player(), seed).success for seed in range(200)])
+        for player in (Random, Behaviour, Expert)
+    ]
+    assert won[0] < 0.2 < 0.4 < won[1] < 0.7 < won[2] == 1.0
+
+
+def test_the_data_set_is_like_table_1():
+    env = TASK.make()
+    episodes = [TASK.data_episode(env, seed) for seed in range(1500)]
+    lengths = np.array([episode.length for episode in episodes])
+    returns = np.array([episode.total_return for episode in episodes])
+    assert abs(lengths.mean() - TASK.table1["mean_length"]) < 0.4
+    assert abs(lengths.std() - TASK.table1["std_length"]) < 0.8
+    assert abs(np.mean([e.success for e in episodes]) - TASK.table1["success_rate"]) < 0.05
+    assert abs(returns.mean() - TASK.table1["mean_return"]) < 0.9
+    assert abs(returns.std() - TASK.table1["std_return"]) < 0.6
+
+
+# -- published files
+
+
+def test_lines_are_read_as_episodes():
+    won, cut_off, lost = read_published(FIXTURES / "lines.json")
+    texts = [segment.text for segment in won.segments]
+    assert texts[:3] == ["Questions:\n", "Is your city in Europe?\n", "No, it is not.\n"]
+    assert texts[4] == "Ceviche above all. Would you like some? It is raw fish.\n"
+    assert [s.reward for s in won.segments if s.is_action] == [-1.0, -1.0, 0.0]
+    assert (won.success, won.terminated, CITIES[won.task_id].name) == (True, True, "Lima")
+    assert (cut_off.success, cut_off.terminated, cut_off.truncated) == (False, False, False)
+    assert CITIES[cut_off.task_id].name == "Ho Chi Minh City"
+    assert (lost.terminated, lost.total_return, lost.task_id) == (True, -20.0, -1)
+
+
+def test_raw_conversations_are_read_too():
+    (episode,) = read_published(FIXTURES / "conversation.json")
+    assert episode.segments[1].text == "I would like to know: Is your city in Asia?\n"
+    assert (episode.success, episode.length) == (True, 2)
+
+
+def test_reading_in_small_chunks_changes_nothing(monkeypatch):
+    whole = list(read_published(FIXTURES / "lines.json"))
+    monkeypatch.setattr(published, "_CHUNK", 7)
+    assert list(read_published(FIXTURES / "lines.json")) == whole
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lines": ["no question"]}, r"line 2: lines\[0\]: expected 'question\? answer', found 'no qu"),
+        ({"lines": []}, r"line 2: lines: expected at least one line"),
+        ({"correct": 1}, r"line 2: correct: expected a bool, found '1'"),
+        ({"word": 3}, r"line 2: word: expected a str or a list of str, found '3'"),
+    ],
+)
+def test_a_bad_record_is_named(tmp_path, change, message):
+    record = {"lines": ["Is it? Yes."], "correct": False, "word": "rome,italy"}
+    path = tmp_path / "bad.json"
+    path.write_text("[\n" + json.dumps(record | change) + "]", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: {message}"):
+        list(read_published(path))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1", '[{"lines": ["a? b'])
+def test_a_file_that_is_no_list_is_refused(tmp_path, text):
+    path = tmp_path / "bad.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=r"bad\.json: line 1: "):
+        list(read_published(path))
