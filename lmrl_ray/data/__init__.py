@@ -1,0 +1,24 @@
+"""Episodes on disk: Parquet files, their training order, statistics, and where they come from."""
+
+from lmrl_ray.data.builder import build, import_published
+from lmrl_ray.data.order import EpisodeOrder, ShardReader
+from lmrl_ray.data.reader import EpisodeDataset
+from lmrl_ray.data.schema import SCHEMA_VERSION, DataError, Metadata, fingerprint
+from lmrl_ray.data.statistics import Stats, returns, stats
+from lmrl_ray.data.writer import EpisodeWriter
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "DataError",
+    "EpisodeDataset",
+    "EpisodeOrder",
+    "EpisodeWriter",
+    "Metadata",
+    "ShardReader",
+    "Stats",
+    "build",
+    "fingerprint",
+    "import_published",
+    "returns",
+    "stats",
+]

@@ -1,0 +1,41 @@
+"""Fixtures that the tests share; its being here puts `tests/` on the path, for `support`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# What a person has set up for real runs is not for the tests.
+for _name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+    os.environ.pop(_name, None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The machines are shared and slow: an example that takes long is no failure, and a run is repeatable.
+settings.register_profile("lmrl", deadline=None, derandomize=True)
+settings.load_profile("lmrl")
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Any]:
+    """The one Ray cluster of the session, with 4 logical CPUs; its users close what they start."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def fresh_mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database, to be copied: making one runs seconds of migrations."""
+    from lmrl_ray.tracking import import_mlflow
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    import_mlflow().MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path

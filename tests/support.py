@@ -1,0 +1,80 @@
+"""Small models, texts and episodes that the tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from algos import models
+from algos.base import Algorithm
+from algos.batch import PackedBatch
+from algos.codec import TextCodec
+from algos.models import LanguageModel
+from envs.core import Episode, Segment
+
+
+def tiny_language_model(
+    texts: Sequence[str],
+    *,
+    width: int = 32,
+    layers: int = 2,
+    seed: int = 0,
+    positions: int = 256,
+    vocab: int = 300,
+) -> LanguageModel:
+    """A GPT-2 of a few thousand parameters with a byte-level tokenizer trained on `texts`."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = models.train_tokenizer(texts, vocab)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=positions,
+        n_embd=width,
+        n_layer=layers,
+        n_head=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+    )
+    torch.manual_seed(seed)
+    return LanguageModel(GPT2LMHeadModel(config), TextCodec(tokenizer, config.vocab_size))
+
+
+def episode_of(
+    *parts: tuple[str, bool] | tuple[str, bool, float], terminated: bool = True, **over: Any
+) -> Episode:
+    """An episode from (text, is_action[, reward]) parts."""
+    segments = tuple(Segment(*p) for p in parts)
+    fields: dict[str, Any] = {
+        "task": "maze-fo",
+        "segments": segments,
+        "terminated": terminated,
+        "truncated": not terminated,
+        "success": terminated,
+        "seed": 0,
+        "task_id": 0,
+        "simulator": "rule",
+        "policy": "test",
+    }
+    return Episode(**{**fields, **over})
+
+
+def fit(algorithm: Algorithm, batches: Sequence[PackedBatch], *, steps: int, lr: float) -> float:
+    """Full-batch Adam with a rate that falls to zero. Returns the last loss."""
+    optimizer = torch.optim.Adam([p for p in algorithm.parameters() if p.requires_grad], lr=lr)
+    loss = 0.0
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+        optimizer.zero_grad()
+        loss = 0.0
+        for batch in batches:
+            value = algorithm(batch).value
+            value.backward()
+            loss += value.item()
+        optimizer.step()
+        algorithm.after_step()
+    return loss
