@@ -1,0 +1,209 @@
+"""Language models: the presets that need no download, and any Hugging Face name or folder.
+
+    tiny    about 1 M parameters: what a laptop trains in minutes
+    small   about 20 M parameters
+    NAME    anything `AutoModelForCausalLM.from_pretrained` loads: gpt2, or a folder
+
+A preset's tokenizer is a byte-level BPE trained on the task's own text, so every text can be encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from algos.codec import TextCodec
+
+
+def quiet_transformers() -> None:
+    """No progress bars for loading and saving: they say nothing at our sizes, many times a run."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+class ModelError(ValueError):
+    """A model cannot be found, or cannot be used here."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    layers: int
+    width: int
+    heads: int
+    positions: int
+    vocab: int
+
+
+PRESETS = {
+    "tiny": Preset(layers=4, width=128, heads=4, positions=1024, vocab=1024),
+    "small": Preset(layers=8, width=448, heads=7, positions=1024, vocab=4096),
+}
+
+PAD = "<|pad|>"
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal LM with its tokenizer; saved and loaded as a plain transformers folder."""
+
+    model: Any
+    codec: TextCodec
+
+    @property
+    def trunk(self) -> Any:
+        """The model without its output layer."""
+        return self.model.base_model
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that fit into the model's window."""
+        config = self.model.config
+        return int(getattr(config, "max_position_embeddings", None) or config.n_positions)
+
+    def save(self, folder: Path) -> None:
+        quiet_transformers()
+        self.model.save_pretrained(folder)
+        self.codec.tokenizer.save_pretrained(folder)
+
+
+def create(preset: str, texts: Iterable[str], seed: int) -> LanguageModel:
+    """A preset with random weights, and a tokenizer trained on `texts`.
+
+    Raises ModelError for an unknown preset.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    if preset not in PRESETS:
+        raise ModelError(f"model preset {preset!r} is unknown; presets: {', '.join(PRESETS)}")
+    shape = PRESETS[preset]
+    tokenizer = train_tokenizer(texts, shape.vocab)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=shape.positions,
+        n_embd=shape.width,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        bos_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        # GPT-2's own 0.02 is for a width of 768 and more: at ours attention would start out uniform.
+        initializer_range=shape.width**-0.5,
+        **_NO_DROPOUT,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = GPT2LMHeadModel(config)
+    return LanguageModel(model, TextCodec(tokenizer, config.vocab_size))
+
+
+def load(name: str | Path) -> LanguageModel:
+    """A model by Hugging Face name or folder, in fp32 and without dropout.
+
+    Raises ModelError that says what to do when it is not there or cannot be used segment by segment.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    quiet_transformers()
+    with _explained(name):
+        config = AutoConfig.from_pretrained(name)
+    if getattr(config.get_text_config(), "final_logit_softcapping", None):
+        raise _changed_logits(type(config).__name__)
+    with _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(
+            name,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,  # other weights are pickles
+            **_dropout_off(name),
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    _check_plain_head(model)
+    return LanguageModel(model, TextCodec(tokenizer, model.config.vocab_size))
+
+
+def check(name: str | Path) -> None:
+    """ModelError, without loading any weights, when there is no such model."""
+    with _explained(name):
+        _dropout_off(name)
+
+
+@contextmanager
+def _explained(name: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"model {str(name)!r} could not be loaded ({str(error).splitlines()[0]}). Give a folder that "
+            f"`save_pretrained` wrote, or a Hugging Face name: it needs the network, or a copy in the "
+            f"cache (on a machine with network: `hf download {name}`; then copy HF_HOME). "
+            f"Presets that need neither: {', '.join(PRESETS)}"
+        ) from error
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
+    """A byte-level BPE trained on texts; all 256 bytes are in it, so it encodes any text.
+
+    Merges may cross words, as in SuperBPE (Liu et al. 2025): phrases that a task repeats become one
+    token. They never cross a newline, a digit or a lone character, which carry the tasks' facts
+    (positions, Wordle's letters, chess squares).
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_ALONE), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=PAD)
+
+
+_ALONE = r"\n| ?\d| ?(?<!\S)\S(?!\S)"
+"""A newline, a digit, or a character between spaces: what no merge may cross."""
+
+_NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+
+
+def _dropout_off(name: str | Path) -> dict[str, float]:
+    """Zero for every dropout rate that the model's configuration has: values are not regressed on noise."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(name)
+    return {k: 0.0 for k in config.to_dict() if k.endswith(("_pdrop", "dropout"))}
+
+
+@torch.no_grad()
+def _check_plain_head(model: Any) -> None:
+    """We apply the output layer ourselves, to action tokens alone: it must be all that follows the trunk."""
+    ids = torch.tensor([[1, 2, 3]])
+    model.eval()
+    direct = model(input_ids=ids).logits
+    ours = model.get_output_embeddings()(model.base_model(input_ids=ids).last_hidden_state)
+    if not torch.allclose(direct, ours, rtol=1e-3, atol=1e-3):
+        raise _changed_logits(type(model).__name__)
+
+
+def _changed_logits(name: str) -> ModelError:
+    return ModelError(
+        f"{name} changes its logits after the output layer (soft-capping or scaling), "
+        f"which is not supported; use another model"
+    )

@@ -1,0 +1,154 @@
+"""Networks: a causal language model as a trunk, and value heads on its action tokens.
+
+Q(s, a) = phi(h_s) . W[a] + b[a] is a gathered row for every TD and value loss, and a log-sum-exp over
+the vocabulary, where the CQL term needs one, is computed in chunks and recomputed in the backward
+pass: no tensor of [tokens, vocabulary] is kept. Heads are fp32 whatever the trunk is.
+
+Heads: LMRL-Gym section 5 and appendix E (two-layer MLP, last weight zero, bias the mean return).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class ChunkedLogSumExp(torch.autograd.Function):
+    """logsumexp_a (x . W[a] + b[a]) for x [N, h], W [V, h], b [V] -> [N], in chunks of rows.
+
+    Saves only the result; the backward pass recomputes each chunk: P = exp(q - lse) * g,
+    dx = P W, dW += P^T x, db += sum P.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, chunk: int
+    ) -> torch.Tensor:
+        parts = [torch.logsumexp(F.linear(c, weight, bias), dim=-1) for c in torch.split(x, chunk)]
+        result = torch.cat(parts) if parts else x.new_zeros(0)
+        ctx.save_for_backward(x, weight, bias, result)
+        ctx.chunk = chunk
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, bias, result = ctx.saved_tensors
+        d_x = torch.empty_like(x)
+        d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+        for start in range(0, len(x), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            p = F.linear(x[part], weight, bias).sub_(result[part, None]).exp_().mul_(grads[0][part, None])
+            d_x[part] = p @ weight
+            d_weight.addmm_(p.T, x[part])
+            d_bias += p.sum(0)
+        return d_x, d_weight, d_bias, None
+
+
+def linear_logsumexp(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, chunk: int = 1024
+) -> torch.Tensor:
+    """log sum_a exp(x . W[a] + b[a]): [N, h], [V, h], [V] -> [N]."""
+    apply: Callable[..., torch.Tensor] = ChunkedLogSumExp.apply
+    return apply(x, weight, bias, chunk)
+
+
+class TokenLogProb(nn.Module):
+    """log pi(a | s) of given tokens from hidden states, without the [N, V] matrix of logits."""
+
+    def __init__(self, lm_head: nn.Module) -> None:
+        super().__init__()
+        self.lm_head = lm_head
+
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """[N, h], [N] -> [N]."""
+        weight = cast(torch.Tensor, self.lm_head.weight).float()
+        raw_bias = cast(torch.Tensor | None, getattr(self.lm_head, "bias", None))
+        bias = weight.new_zeros(len(weight)) if raw_bias is None else raw_bias.float()
+        x = hidden.float()
+        chosen = (x * weight[tokens]).sum(-1) + bias[tokens]
+        return chosen - linear_logsumexp(x, weight, bias)
+
+
+class QHead(nn.Module):
+    """Q(s, .) over the vocabulary: h -> ReLU(W1 h) -> W2, or the frozen token embedding as W2 (`tied`).
+
+    Starts at the constant `initial`, so all tokens are worth the same before the first step.
+    """
+
+    weight: torch.Tensor
+
+    def __init__(
+        self, hidden: int, vocab: int, initial: float = 0.0, tied: torch.Tensor | None = None
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Linear(hidden, hidden), nn.ReLU()]
+        if tied is not None:
+            layers.append(_zero(nn.Linear(hidden, hidden)))
+        self.features = nn.Sequential(*layers)
+        if tied is None:
+            self.weight = nn.Parameter(torch.zeros(vocab, hidden))
+        else:
+            self.register_buffer("weight", tied.detach().float().clone())
+        self.bias = nn.Parameter(torch.full((vocab,), float(initial)))
+
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor, chunk: int = 0) -> tuple[torch.Tensor, ...]:
+        """Q of the given tokens: [N, h], [N] -> ([N],), and with `chunk` > 0 the log-sum-exp, ([N], [N])."""
+        x = self.features(hidden.float())
+        q = (x * self.weight[tokens]).sum(-1) + self.bias[tokens]
+        return (q, linear_logsumexp(x, self.weight, self.bias, chunk)) if chunk else (q,)
+
+    def all(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Q of every token: [N, h] -> [N, V]; for decoding, on the last position alone."""
+        return F.linear(self.features(hidden.float()), self.weight, self.bias)
+
+
+class ValueHead(nn.Module):
+    """V(s): h -> ReLU(W1 h) -> 1, starting at the constant `initial`."""
+
+    def __init__(self, hidden: int, initial: float = 0.0) -> None:
+        super().__init__()
+        last = _zero(nn.Linear(hidden, 1))
+        nn.init.constant_(last.bias, float(initial))
+        self.net = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), last)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, h] -> [N]."""
+        out: torch.Tensor = self.net(hidden.float())
+        return out.squeeze(-1)
+
+
+def hidden_states(trunk: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Last hidden states after the final layer norm, flat: [B, T] -> [B*T, h].
+
+    Rows begin at position 0 and are padded on the right.
+    """
+    attention = None if bool(mask.all()) else mask.long()
+    output = trunk(input_ids=input_ids, attention_mask=attention, use_cache=False)
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden.reshape(-1, hidden.shape[-1])
+
+
+@torch.no_grad()
+def polyak_(targets: Iterable[nn.Parameter], online: Iterable[nn.Parameter], rate: float) -> None:
+    """target <- (1 - rate) target + rate online, in place.
+
+    Under ZeRO-3 a parameter is a placeholder and its shard is `ds_tensor`; online and target shards
+    are cut alike, so no communication is needed.
+    """
+    pairs = [(_storage(t), _storage(o)) for t, o in zip(targets, online, strict=True)]
+    torch._foreach_lerp_([t for t, _ in pairs], [o for _, o in pairs], rate)
+
+
+def _storage(parameter: nn.Parameter) -> torch.Tensor:
+    shard: torch.Tensor = getattr(parameter, "ds_tensor", parameter.data)
+    return shard
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
