@@ -38,7 +38,9 @@ class ILQLConfig(AlgorithmConfig):
     tau: float = Field(0.7, gt=0, lt=1, description="expectile; 0.5 is the mean, towards 1 the maximum")
     cql_weight: float = Field(0.0, ge=0, description="w: pushes down tokens that the data do not take")
     polyak: float = Field(0.005, gt=0, le=1, description="share of the online weights in a target's update")
-    backup: Literal["one-step", "n-step", "lambda"] = Field("one-step", description="target of Q")
+    backup: Literal["one-step", "turn", "n-step", "lambda"] = Field(
+        "one-step", description="target of Q; turn: what the turn still earns, then V of the next turn"
+    )
     n_step: int = Field(5, ge=1, description="action tokens of an n-step backup")
     lam: float = Field(0.9, ge=0, le=1, description="lambda of a lambda backup")
     initial_value: float = Field(0.0, description="constant that Q and V start from, in units of return")
@@ -115,7 +117,9 @@ class ILQL(Algorithm):
             return batch.reward + discount * next_v
         reward, factor, value = (x.double().cpu().numpy() for x in (batch.reward, discount, next_v))
         ends = batch.chain_end.cpu().numpy()
-        if self.config.backup == "lambda":
+        if self.config.backup == "turn":
+            target = lambda_returns(reward, factor, value, ends | batch.turn_end.cpu().numpy(), 1.0)
+        elif self.config.backup == "lambda":
             target = lambda_returns(reward, factor, value, ends, self.config.lam)
         else:
             target = n_step_returns(reward, factor, value, ends, self.config.n_step)

@@ -153,8 +153,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     """A byte-level BPE trained on texts; all 256 bytes are in it, so it encodes any text.
 
     Merges may cross words, as in SuperBPE (Liu et al. 2025): phrases that a task repeats become one
-    token. They never cross a newline, a digit or a lone character, which carry the tasks' facts
-    (positions, Wordle's letters, chess squares).
+    token. They never cross a newline, which ends an action, or a lone character, by which some tasks
+    spell (Wordle's letters, the squares of chess).
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -177,8 +177,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=PAD)
 
 
-_ALONE = r"\n| ?\d| ?(?<!\S)\S(?!\S)"
-"""A newline, a digit, or a character between spaces: what no merge may cross."""
+_ALONE = r"\n| ?(?<!\S)\S(?!\S)"
+"""A newline, or a character between spaces: what no merge may cross."""
 
 _NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 

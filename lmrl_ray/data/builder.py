@@ -72,7 +72,11 @@ def import_published(
 
     DataError names the line of the file that cannot be read, or says that it is another task's.
     """
-    read = get_task(task).reader()
+    spec = get_task(task)
+    try:
+        read = spec.reader()
+    except ValueError as error:
+        raise DataError(str(error)) from error
     record = {"task": task, "published": Path(source).name, "version": _package_version()}
     with EpisodeWriter(path, task, build=record) as writer:
         for chunk in _chunks(_published(read, source), CHUNK):

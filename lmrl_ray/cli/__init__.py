@@ -1,0 +1,28 @@
+"""The `lmrl` command. Each sub-command imports what it needs when it runs: `--help` stays instant."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+_OWN_PACKAGES = ("envs", "algos", "lmrl_ray")
+_INTERRUPTED = 130
+"""How typer ends after a KeyboardInterrupt."""
+
+
+def main() -> None:
+    """Entry point: run the command; an error of ours is one clear line, any other a traceback."""
+    from lmrl_ray.cli.app import app
+
+    try:
+        app(standalone_mode=True)
+    except SystemExit as stopped:
+        if stopped.code == _INTERRUPTED:
+            print("interrupted; continue with --resume", file=sys.stderr)
+        raise
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in _OWN_PACKAGES:
+            traceback.print_exc()
+        else:
+            print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

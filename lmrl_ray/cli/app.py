@@ -1,0 +1,250 @@
+"""All commands of `lmrl`, as they read on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lmrl_ray.cli.options import RUNS, Json, Out, Plugins, Seed, Settings
+
+if TYPE_CHECKING:
+    from lmrl_ray.train import Hooks, TrainedRun
+
+app = typer.Typer(
+    help="Reinforcement learning of language models on multi-turn tasks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="Data sets of episodes.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+
+@app.command()
+def tasks(as_json: Json = False, plugin: Plugins = None) -> None:
+    """List the tasks."""
+    from lmrl_ray.cli.listing import task_rows
+    from lmrl_ray.plugins import load_plugins
+
+    load_plugins(plugin or ())
+    _print_rows(task_rows(), as_json)
+
+
+@app.command()
+def algorithms(as_json: Json = False, plugin: Plugins = None) -> None:
+    """List the algorithms."""
+    from lmrl_ray.cli.listing import algorithm_rows
+    from lmrl_ray.plugins import load_plugins
+
+    load_plugins(plugin or ())
+    _print_rows(algorithm_rows(), as_json)
+
+
+@data_app.command("build")
+def data_build(
+    task: str,
+    episodes: Annotated[int | None, typer.Option(help="How many; the published number by default.")] = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The file; runs/data/... by default.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes that play.", min=1)] = 1,
+    settings: Settings = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Play the task's behaviour policies and write the episodes to a Parquet file."""
+    from lmrl_ray.cli.data import build
+
+    _print_object(build(task, episodes, seed, out, workers, settings or [], plugin or []), as_json)
+
+
+@data_app.command("stats")
+def data_stats(
+    path: Path,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the statistics to this JSON file.")] = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Statistics of a data file, beside the paper's."""
+    from lmrl_ray.cli.data import print_stats, statistics
+
+    found = statistics(path, plugin or [])
+    if out is not None:
+        out.write_text(json.dumps(found, indent=1))
+    if as_json:
+        _print_object(found, as_json)
+    else:
+        print_stats(path, found)
+
+
+@data_app.command("import")
+def data_import(
+    task: str,
+    file: Path,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="The file; runs/data/... by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read a file in the published format of the task and write it as ours."""
+    from lmrl_ray.cli.data import import_file
+
+    _print_object(import_file(task, file, out), as_json)
+
+
+@app.command()
+def train(
+    algo: Annotated[str | None, typer.Argument(help="Algorithm, see `lmrl algorithms`.")] = None,
+    task: Annotated[str | None, typer.Argument(help="Task, see `lmrl tasks`.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Parquet file; the task's own by default.")] = None,
+    init: Annotated[str | None, typer.Option(help="Run or folder whose policy it starts from.")] = None,
+    model: Annotated[str | None, typer.Option(help="tiny, small, a Hugging Face name or a folder.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file.")] = None,
+    settings: Settings = None,
+    workers: Annotated[int | None, typer.Option(help="Learner workers; 0 = this process.", min=0)] = None,
+    rollout_actors: Annotated[
+        int | None, typer.Option(help="Actors that play episodes; 0 = this process.", min=0)
+    ] = None,
+    resume: Annotated[str | None, typer.Option(help="Run to go on with.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Everything random follows from it.", min=0)] = None,
+    out: Out = RUNS,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Train ALGO on TASK, or go on with a run: lmrl train --resume RUN."""
+    from lmrl_ray.cli.training import train_options
+    from lmrl_ray.resolve import resolve_config
+    from lmrl_ray.train import resume as resume_run
+    from lmrl_ray.train import train as train_run
+
+    hooks = _hooks(as_json)
+    options = train_options(data, init, model, workers, rollout_actors, seed, plugin)
+    if resume is not None:
+        if algo or task or config or settings:
+            raise typer.BadParameter("a resumed run keeps its algorithm, task and configuration")
+        finished = resume_run(resume, out, hooks, options)
+    else:
+        if algo is None or task is None:
+            raise typer.BadParameter("name an algorithm and a task, e.g. `lmrl train ilql maze-fo`")
+        resolved = resolve_config(algo, task, file=config, settings=settings or [], options=options)
+        finished = train_run(resolved, out, hooks, name)
+    _print_run(finished, out, as_json)
+
+
+@app.command("eval")
+def evaluate(
+    policy: Annotated[str, typer.Argument(help="Run, checkpoint or transformers folder.")],
+    task: str,
+    episodes: Annotated[int | None, typer.Option(help="How many; the protocol's by default.")] = None,
+    protocol: Annotated[Literal["quick", "paper"], typer.Option(help="How many episodes.")] = "quick",
+    decoding: Annotated[
+        Literal["sample", "greedy", "rerank"] | None, typer.Option(help="The run's own by default.")
+    ] = None,
+    rollout_actors: Annotated[int, typer.Option(help="Actors; 0 = this process.", min=0)] = 0,
+    settings: Settings = None,
+    seed: Seed = 0,
+    out: Out = RUNS,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Score a policy on a task, beside the task's baselines."""
+    from lmrl_ray.cli.evaluation import EvaluationRequest, evaluate_policy
+    from lmrl_ray.report.tables import print_scores
+
+    request = EvaluationRequest(
+        policy, task, episodes, protocol, decoding, rollout_actors, settings or [], plugin or []
+    )
+    spec, scores = evaluate_policy(request, seed, out, _hooks(as_json).display)
+    if as_json:
+        _print_object([s.row() for s in scores], as_json)
+    else:
+        print_scores(spec, scores)
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="e.g. tune_configs/ilql_maze.yaml")],
+    max_concurrent: Annotated[int | None, typer.Option(help="Trials at a time.", min=1)] = None,
+    resume: Annotated[str | None, typer.Option(help="Name of the sweep to go on with.")] = None,
+    settings: Settings = None,
+    seed: Seed = 0,
+    out: Out = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Search hyperparameters with Ray Tune."""
+    from lmrl_ray.cli.sweeping import print_sweep
+    from lmrl_ray.sweep import run_sweep
+
+    result = run_sweep(file, out, seed, _hooks(as_json), max_concurrent, resume, settings or [])
+    if as_json:
+        _print_object(result.summary(), as_json)
+    else:
+        print_sweep(result, out)
+
+
+@app.command()
+def demo(
+    seed: Seed = 0,
+    out: Out = RUNS,
+    rollout_actors: Annotated[int, typer.Option(help="Actors that play episodes.", min=0)] = 2,
+    as_json: Json = False,
+) -> None:
+    """The whole ring on maze-fo: data, BC, ILQL, evaluation, a table (minutes on a laptop)."""
+    from lmrl_ray.demo import run_demo
+    from lmrl_ray.report.tables import print_scores
+    from lmrl_ray.tracking import ui_command
+
+    result = run_demo(seed, out, rollout_actors, _hooks(as_json))
+    if as_json:
+        _print_object([s.row() for s in result.scores], as_json)
+        return
+    print_scores(result.spec, result.scores, paper=("bc", "ilql"))
+    typer.echo(f"seed {seed}, {result.minutes:.1f} minutes. Look at the runs: {ui_command(out)}")
+
+
+def _hooks(as_json: bool) -> Hooks:
+    from lmrl_ray.report.progress import Display
+    from lmrl_ray.train import Hooks
+
+    return Hooks(Display(quiet=as_json and not sys.stderr.isatty()))
+
+
+def _print_run(run: TrainedRun, out: Path, as_json: bool) -> None:
+    from envs.registry import get_task
+    from lmrl_ray.report.tables import print_scores
+    from lmrl_ray.tracking import ui_command
+
+    if as_json:
+        _print_object(
+            {"run": str(run.folder), "mlflow_run": run.mlflow_run, **run.evaluation.score.row()}, as_json
+        )
+        return
+    print_scores(get_task(run.config.task), [run.evaluation.score])
+    typer.echo(f"run: {run.folder}   look at it: {ui_command(out)}")
+
+
+def _print_object(value: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, indent=1))
+        return
+    for key, entry in value.items():
+        typer.echo(f"{key}: {entry}")
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(v) for v in row.values()))
+    Console().print(table)

@@ -1,0 +1,71 @@
+"""`lmrl eval`: a policy and the task's baselines on the same episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from algos.policy import Decoding
+from envs.registry import TaskSpec, get_task
+from lmrl_ray.config import ConfigError, RunConfig, merge, parse, parse_settings
+from lmrl_ray.evaluate import Protocol, Score, episodes_of, evaluate, evaluate_baseline, setting_of
+from lmrl_ray.plugins import load_plugins
+from lmrl_ray.report.progress import Display
+from lmrl_ray.resolve import check_env_arguments, find_policy, run_config_of
+from lmrl_ray.rollout import make_rollouts
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    policy: str
+    task: str
+    episodes: int | None
+    protocol: Protocol
+    decoding: str | None
+    rollout_actors: int
+    settings: list[str]
+    plugins: list[str]
+
+
+def evaluate_policy(
+    request: EvaluationRequest, seed: int, out: Path, display: Display
+) -> tuple[TaskSpec, list[Score]]:
+    """Baselines first, the policy last."""
+    load_plugins(request.plugins)
+    spec = get_task(request.task)
+    folder = find_policy(request.policy, out)
+    config = _config(request, folder, seed)
+    count = episodes_of(spec, request.protocol, request.episodes)
+    env = dict(config.env)
+    scores = [evaluate_baseline(spec, b, episodes=count, seed=seed, env=env) for b in spec.baselines]
+    rollouts = make_rollouts(config.resources)
+    try:
+        rollouts.set_policy(folder)
+        with display.bar(f"evaluating {config.algo}", count) as bar:
+            found = evaluate(rollouts, setting_of(config), episodes=count, seed=seed, on_progress=bar.advance)
+    finally:
+        rollouts.close()
+    return spec, [*scores, found.score]
+
+
+def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:
+    """How the policy was trained to be played, where its folder says, with what was asked for on top."""
+    trained = run_config_of(folder)
+    if trained is not None and trained.task != request.task:
+        raise ConfigError(f"{request.policy}: was trained on {trained.task}, not on {request.task}")
+    values: dict[str, Any] = trained.dump() if trained else {"algo": "bc", "task": request.task}
+    decoding = Decoding(**values.get("decoding", {})).model_dump()
+    if request.decoding is not None:
+        decoding["mode"] = request.decoding
+    asked = merge(
+        {
+            "decoding": decoding,
+            "seed": seed,
+            "resources": {"workers": 0, "rollout_actors": request.rollout_actors},
+        },
+        parse_settings(request.settings),
+    )
+    config = parse(merge(values, asked), f"{request.policy} with --set")
+    check_env_arguments(config)
+    return config

@@ -1,0 +1,37 @@
+"""What `lmrl tasks` and `lmrl algorithms` list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envs.registry import get_task, task_ids
+
+
+def task_rows() -> list[dict[str, Any]]:
+    rows = []
+    for name in task_ids():
+        spec = get_task(name)
+        best = max(((r.raw, a) for a, r in spec.paper.items() if r.raw is not None), default=(None, ""))
+        rows.append(
+            {
+                "id": spec.id,
+                "family": spec.family,
+                "observation": spec.observation,
+                "horizon": spec.horizon,
+                "score_range": [spec.scale.minimum, spec.scale.maximum],
+                "simulator": spec.simulator,
+                "published_best": None if best[0] is None else f"{best[0]:g} ({best[1]})",
+            }
+        )
+    return rows
+
+
+def algorithm_rows() -> list[dict[str, Any]]:
+    from algos.base import algorithm_ids, get_algorithm
+
+    rows = []
+    for name in algorithm_ids():
+        algorithm = get_algorithm(name)
+        kind = "online" if algorithm.online else "offline"
+        rows.append({"id": name, "name": algorithm.title, "kind": kind, "source": algorithm.source})
+    return rows

@@ -1,0 +1,28 @@
+"""What `lmrl sweep` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from lmrl_ray.sweep import SweepResult
+from lmrl_ray.tracking import ui_command
+
+
+def print_sweep(result: SweepResult, out: Path) -> None:
+    """The trials, best first, and where the best configuration was written."""
+    table = Table(
+        title=f"{result.name}: {len(result.trials)} trials by {result.metric}", title_justify="left"
+    )
+    keys = sorted({k for t in result.trials for k in t.parameters})
+    for column in ("trial", *keys, "steps", result.metric, "status"):
+        table.add_column(column, justify="right")
+    for trial in result.trials:
+        values = [f"{trial.parameters[k]:.4g}" if k in trial.parameters else "" for k in keys]
+        score = "-" if trial.score is None else f"{trial.score:.2f}"
+        table.add_row(trial.name, *values, str(trial.steps), score, trial.status)
+    Console().print(table)
+    print(f"best configuration: {result.best_config}   (lmrl train --config {result.best_config} ...)")
+    print(f"look at the runs: {ui_command(out)}")

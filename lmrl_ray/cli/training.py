@@ -1,0 +1,28 @@
+"""The options of `lmrl train` as configuration values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+
+def train_options(
+    data: Path | None,
+    init: str | None,
+    model: str | None,
+    workers: int | None,
+    rollout_actors: int | None,
+    seed: int | None,
+    plugins: list[str] | None,
+) -> dict[str, Any]:
+    """Only what was given: the rest keeps its value from files and defaults."""
+    resources = {"workers": workers, "rollout_actors": rollout_actors}
+    given: dict[str, Any] = {
+        "data": None if data is None else str(data),
+        "init": init,
+        "model": None if model is None else {"name": model},
+        "resources": {k: v for k, v in resources.items() if v is not None} or None,
+        "seed": seed,
+        "plugins": [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or []] or None,
+    }
+    return {k: v for k, v in given.items() if v is not None}

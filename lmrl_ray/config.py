@@ -1,0 +1,210 @@
+"""One schema for a training run: YAML files, `--set a.b=c` and a Tune search space all go through it.
+
+An unknown key is an error that names the nearest known one; a value of the wrong type says what was
+found and what is expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from algos.base import AlgorithmConfig, get_algorithm
+from algos.policy import Decoding
+from envs.registry import get_task
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used: which key, what was found, what to write instead."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerConfig(Section):
+    """The engine and its optimiser."""
+
+    engine: Literal["deepspeed", "torch"] = "deepspeed"
+    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="what DeepSpeed shards over the workers")
+    lr: float = Field(1e-3, gt=0)
+    warmup_steps: int = Field(20, ge=0, description="linear warm-up")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="after the warm-up")
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class TrainingConfig(Section):
+    """How long, in what portions, and when to save and look."""
+
+    steps: int = Field(300, ge=1, description="optimiser steps")
+    batch_episodes: int = Field(64, ge=1, description="episodes of one step, over all workers")
+    micro_batch_tokens: int = Field(16_384, ge=64, description="padded tokens of one forward pass")
+    save_every: int = Field(100, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = Field(2, ge=1)
+    eval_every: int = Field(0, ge=0, description="steps between evaluations on the way; 0 for none")
+    eval_episodes: int = Field(25, ge=1, description="episodes of an evaluation on the way")
+    log_every: int = Field(10, ge=1)
+
+
+class ModelConfig(Section):
+    name: str = Field("tiny", description="a preset (tiny, small), a Hugging Face name, or a folder")
+
+
+class ResourcesConfig(Section):
+    """Where it runs. 0 means: in this process, without a cluster."""
+
+    workers: int = Field(0, ge=0, description="learner workers under Ray Train; 0 = in this process")
+    rollout_actors: int = Field(0, ge=0, description="Ray actors that play episodes; 0 = in this process")
+    slots: int = Field(32, ge=1, description="episodes in play at a time in one actor")
+    cpus_per_worker: float = Field(1.0, gt=0)
+    gpus_per_worker: float = Field(0.0, ge=0)
+    gpus_per_actor: float = Field(0.0, ge=0)
+    max_failures: int = Field(3, ge=0, description="restarts of the learner workers before giving up")
+    timeout_s: float = Field(300.0, gt=0, description="longest wait for another worker or an actor")
+
+
+class RunConfig(Section):
+    """A training run, complete: with it and the data, the run can be repeated."""
+
+    algo: str = Field(description="algorithm id")
+    task: str = Field(description="task id")
+    seed: int = Field(0, ge=0)
+    data: str | None = Field(None, description="a Parquet file of episodes; None builds the task's own")
+    data_episodes: int | None = Field(None, ge=1, description="episodes of a data set built here")
+    init: str | None = Field(None, description="the run or folder whose policy it starts from")
+    model: ModelConfig = ModelConfig()
+    algorithm: AlgorithmConfig = Field(AlgorithmConfig(), description="what the algorithm's file declares")
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    decoding: Decoding = Decoding()
+    resources: ResourcesConfig = ResourcesConfig()
+    env: dict[str, Any] = Field(default_factory=dict, description="arguments of the task's simulator")
+    plugins: tuple[str, ...] = Field((), description="Python files that register tasks and algorithms")
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values, as YAML and MLflow take them; `parse` reads it back."""
+        plain = self.model_dump(mode="json")
+        plain["algorithm"] = self.algorithm.model_dump(mode="json")
+        return plain
+
+
+def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
+    """Validate plain values. Raises ConfigError, UnknownTaskError or UnknownAlgorithmError."""
+    missing = [k for k in ("algo", "task") if not values.get(k)]
+    if missing:
+        raise ConfigError(f"{where}: {missing[0]}: is missing")
+    for key in ("algo", "task"):
+        if not isinstance(values[key], str):
+            raise ConfigError(f"{where}: {key}: found {values[key]!r}, but it should be a name")
+    settings = values.get("algorithm") or {}
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{where}: algorithm: found {settings!r}, but it should be `key: value` lines")
+    get_task(values["task"])
+    schema = get_algorithm(values["algo"]).Config
+    own = validate(schema, settings, where, "algorithm.")
+    rest = {k: v for k, v in values.items() if k != "algorithm"}
+    config = validate(RunConfig, rest, where, "")
+    if config.decoding.mode == "rerank" and get_task(config.task).actions is None:
+        raise ConfigError(
+            f"{where}: decoding.mode: rerank scores a task's fixed list of actions, and {config.task} has "
+            f"none; use sample or greedy"
+        )
+    return config.model_copy(update={"algorithm": own})
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises ConfigError naming the file."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}; expected `key: value` lines")
+    return values
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`, section by section."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        result[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """`a.b=c` assignments as nested values; c is read as YAML. Raises ConfigError."""
+    result: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {setting}: expected key=value, e.g. --set algorithm.tau=0.9")
+        nested: Any = _yaml_scalar(text)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        result = merge(result, nested)
+    return result
+
+
+def _yaml_scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def validate(schema: type[ModelT], values: Mapping[str, Any], where: str, prefix: str) -> ModelT:
+    try:
+        return schema.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(schema, e, where, prefix) for e in error.errors())) from None
+
+
+def _explain(schema: type[BaseModel], error: Any, where: str, prefix: str) -> str:
+    *parents, last = [str(part) for part in error["loc"]] or [""]
+    key = prefix + ".".join([*parents, last])
+    if error["type"] == "missing":
+        return f"{where}: {key}: is missing in {error['input']!r}"
+    if error["type"] != "extra_forbidden":
+        message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+        return f"{where}: {key}: found {error['input']!r}, but it {message}"
+    section: Any = schema
+    for part in parents:
+        section = _within(section, part)
+    return f"{where}: {key}: unknown key.{_nearest(last, section, prefix + '.'.join([*parents, '']))}"
+
+
+def _within(section: Any, part: str) -> Any:
+    """The type of a section's field, or of a mapping's values; of `X | None`, X."""
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        annotation: Any = section.model_fields[part].annotation
+    else:
+        annotation = get_args(section)[-1]
+    choices = [a for a in get_args(annotation) if a is not type(None)]
+    return choices[0] if isinstance(annotation, UnionType) else annotation
+
+
+def _nearest(key: str, section: type[BaseModel], prefix: str) -> str:
+    near = difflib.get_close_matches(key, section.model_fields, n=1, cutoff=0.5)
+    if near:
+        field = section.model_fields[near[0]]
+        about = f" ({field.description})" if field.description else ""
+        return f" Did you mean {prefix}{near[0]}{about}?"
+    return f" Known keys: {', '.join(prefix + name for name in section.model_fields)}"

@@ -1,0 +1,200 @@
+"""The training loop that every worker runs: a source of episodes, an algorithm, an engine.
+
+The same function runs in this process (one worker, no cluster) and in every worker of Ray Train; what
+differs is the `LearnerContext`: who it is, and how a checkpoint reaches the run's storage.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from algos import models
+from algos.base import Algorithm, get_algorithm
+from algos.batch import pack
+from algos.play import context_rule
+from algos.policy import load_policy
+from envs.registry import get_task
+from lmrl_ray import checkpoint
+from lmrl_ray.config import OptimizerConfig, RunConfig, parse
+from lmrl_ray.data import EpisodeDataset
+from lmrl_ray.engine import Engine, make_engine
+from lmrl_ray.journal import Entry, Journal
+from lmrl_ray.plugins import load_plugins
+from lmrl_ray.seeding import episode_seed
+from lmrl_ray.source import DatasetSource, Source
+
+
+@dataclass(frozen=True)
+class LearnerJob:
+    """All that a worker must know; plain values, so that it travels."""
+
+    config: dict[str, Any]
+    run_dir: str
+    """The run's folder, on a disk that all workers and the driver share."""
+    data: str
+    start: str
+    """The policy folder (or Hugging Face name) that the language model comes from."""
+
+    @property
+    def checkpoints(self) -> Path:
+        return Path(self.run_dir) / "checkpoints"
+
+    @property
+    def journal(self) -> Path:
+        return Path(self.run_dir) / "metrics.jsonl"
+
+
+class LearnerContext(ABC):
+    """A worker's place in the group, and its way to the run's storage."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    @abstractmethod
+    def save(self, write: Callable[[Path], None], step: int, metrics: dict[str, float]) -> None:
+        """Publish a checkpoint as `step-NNNNNN`; `write(folder)` is called on every worker."""
+
+
+@dataclass
+class LocalContext(LearnerContext):
+    """One worker, in this process."""
+
+    checkpoints: Path
+    keep: int
+    on_metrics: Callable[[int, dict[str, float]], None] | None = field(default=None)
+
+    def save(self, write: Callable[[Path], None], step: int, metrics: dict[str, float]) -> None:
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=checkpoint.UNFINISHED, dir=self.checkpoints))
+        beside.rmdir()
+        write(beside)
+        checkpoint.publish(beside, self.checkpoints / checkpoint_name(step), self.keep)
+
+
+def checkpoint_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def learn(job: LearnerJob, context: LearnerContext) -> int:
+    """Train from the last whole checkpoint (or the start) to the configured step, which is returned."""
+    load_plugins(job.config.get("plugins", ()))
+    config = parse(job.config)
+    with checkpoint.full_disk_explained(Path(job.run_dir)):
+        return _Loop(job, config, context).run()
+
+
+class _Loop:
+    """One worker's training, from set-up to the last checkpoint."""
+
+    def __init__(self, job: LearnerJob, config: RunConfig, context: LearnerContext) -> None:
+        self.job, self.config, self.context = job, config, context
+        self.spec = get_task(config.task)
+        found = checkpoint.latest(job.checkpoints)
+        language_model = _language_model(job.start)
+        torch.manual_seed(config.seed)
+        algorithm = get_algorithm(config.algo)(config.algorithm, language_model)
+        self.step = checkpoint.load_model(found, algorithm) if found else 0
+        self.engine: Engine = make_engine(algorithm, config.optimizer)
+        if found:
+            self.engine.load_optimizer_state(checkpoint.load_optimizer(found))
+        self.algorithm: Algorithm = algorithm
+        self.source = self._source(language_model)
+        self.journal = Journal(job.journal, self.step) if context.rank == 0 else None
+        self._clock = time.monotonic()
+
+    def run(self) -> int:
+        training = self.config.training
+        self.algorithm.train()
+        while self.step < training.steps:
+            metrics = self._step()
+            self.step += 1
+            last = self.step == training.steps
+            if training.eval_every and (self.step % training.eval_every == 0 or last):
+                metrics |= self._evaluate()
+            if self.step % training.log_every == 0 or last or "eval/return" in metrics:
+                self._log(metrics)
+            if self.step % training.save_every == 0 or last:
+                self._save(metrics)
+        return self.step
+
+    def _step(self) -> dict[str, float]:
+        """One optimiser step. Whatever is random in it follows from the seed and the step's number."""
+        torch.manual_seed(episode_seed(self.config.seed, self.step * 4096 + self.context.rank))
+        episodes = self.algorithm.prepare(self.source.episodes(self.step))
+        batches = pack(episodes, self.config.training.micro_batch_tokens)
+        metrics = self.engine.train_step(
+            batches, learning_rate(self.config.optimizer, self.step, self._steps)
+        )
+        loss = metrics.get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"step {self.step}: the loss is {loss}; lower optimizer.lr (now {self.config.optimizer.lr}) "
+                f"or raise optimizer.warmup_steps, and continue with --resume"
+            )
+        return metrics
+
+    @property
+    def _steps(self) -> int:
+        return self.config.training.steps
+
+    def _source(self, language_model: models.LanguageModel) -> Source:
+        return DatasetSource(
+            EpisodeDataset(self.job.data, require_nonempty=True),
+            language_model.codec,
+            context_rule(self.spec, language_model.max_tokens),
+            seed=self.config.seed,
+            batch_episodes=self.config.training.batch_episodes,
+            rank=self.context.rank,
+            world_size=self.context.world_size,
+        )
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        now = time.monotonic()
+        metrics["seconds_per_step"] = (now - self._clock) / self.config.training.log_every
+        self._clock = now
+        if self.journal is not None:
+            self.journal.append(Entry(self.step, time.time(), metrics))
+        if isinstance(self.context, LocalContext) and self.context.on_metrics:
+            self.context.on_metrics(self.step, metrics)
+
+    def _save(self, metrics: dict[str, float]) -> None:
+        def write(folder: Path) -> None:
+            checkpoint.save(folder, self.engine, self.step, self.config.dump())
+
+        self.context.save(write, self.step, metrics)
+
+    def _evaluate(self) -> dict[str, float]:
+        """Scores on the way. Every worker plays the same few episodes, so none waits for another."""
+        from lmrl_ray.evaluate import evaluate_policy_folder
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder)
+            with self.engine.gathered():
+                self.algorithm.policy().save(path)
+            score = evaluate_policy_folder(self.config, path, self.config.training.eval_episodes)
+        self.algorithm.train()
+        return {f"eval/{k}": v for k, v in score.metrics().items()}
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The rate of step `step` (from 0): linear warm-up, then constant or cosine to 0."""
+    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    if config.schedule == "constant":
+        return config.lr * warm
+    return config.lr * warm * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
+def _language_model(start: str) -> models.LanguageModel:
+    """The language model in a run's or policy's folder, or by Hugging Face name."""
+    folder = Path(start)
+    policy = load_policy(folder)
+    return models.LanguageModel(policy.lm.train(), policy.codec)

@@ -1,0 +1,45 @@
+"""Plugins: Python files (or modules) that register a task or an algorithm when they are imported."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from lmrl_ray.config import ConfigError
+
+
+def load_plugins(plugins: Iterable[str]) -> None:
+    """Import each plugin once: a path to a .py file, or a module's name. ConfigError when it cannot be."""
+    for plugin in plugins:
+        if not plugin.endswith(".py"):
+            _import(plugin)
+            continue
+        path = Path(plugin).resolve()
+        name = f"lmrl_plugin_{path.stem}"
+        if name in sys.modules:
+            if sys.modules[name].__file__ != str(path):
+                raise ConfigError(f"plugins: {plugin}: another plugin file has the same name; rename one")
+            continue
+        if not path.is_file():
+            raise ConfigError(f"plugins: {plugin}: there is no such file")
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # Known by name before it runs, so that what it defines can be pickled.
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+
+
+def _import(name: str) -> None:
+    try:
+        importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(f"plugins: {name}: cannot be imported ({error})") from error

@@ -1,0 +1,105 @@
+"""From what a person typed to a complete configuration, and from a name to a run's folder.
+
+Later ones win: the schema's defaults, the tuned defaults of the task and algorithm
+(`tune_configs/defaults/TASK/ALGO.yaml`), a `--config` file, `--set` and the options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lmrl_ray
+from envs.registry import get_task
+from lmrl_ray import checkpoint
+from lmrl_ray.config import ConfigError, RunConfig, load_yaml, merge, parse, parse_settings
+from lmrl_ray.plugins import load_plugins
+
+
+def resolve_config(
+    algo: str,
+    task: str,
+    *,
+    file: Path | None = None,
+    settings: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """The configuration of a run. Raises ConfigError and the errors of unknown names."""
+    values: dict[str, Any] = {"algo": algo, "task": task}
+    over = load_yaml(file) if file else {}
+    for key in ("algo", "task"):
+        if over.get(key, values[key]) != values[key]:
+            raise ConfigError(f"{file}: {key}: is {over[key]!r}, but {values[key]!r} was asked for")
+    over = merge(merge(over, parse_settings(settings)), options or {})
+    load_plugins(over.get("plugins") or ())
+    values = merge(merge(tuned_defaults(algo, task), over), values)
+    config = parse(values, str(file) if file else "config")
+    check_env_arguments(config)
+    return config
+
+
+def tuned_defaults(algo: str, task: str) -> dict[str, Any]:
+    """What our sweeps found for the pair, or nothing."""
+    path = configs_folder() / "defaults" / task / f"{algo}.yaml"
+    return load_yaml(path) if path.exists() else {}
+
+
+def configs_folder() -> Path:
+    """`tune_configs/`: beside the packages in a checkout, inside `lmrl_ray` when installed."""
+    package = Path(lmrl_ray.__file__).parent
+    return (
+        package / "tune_configs" if (package / "tune_configs").is_dir() else package.parent / "tune_configs"
+    )
+
+
+def check_env_arguments(config: RunConfig) -> None:
+    """ConfigError when the simulator does not take `env`."""
+    check_simulator(config.task, config.env)
+
+
+def check_simulator(task: str, env: Mapping[str, Any]) -> None:
+    """ConfigError when the task's simulator does not take the arguments `env`."""
+    try:
+        get_task(task).make(**env)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"env: {task} does not accept {dict(env)!r}: {error}") from error
+
+
+def find_run(name: str, out: Path) -> Path:
+    """A run's folder by path, or by name below `out`. ConfigError lists what there is."""
+    for folder in (Path(name), out / name):
+        if (folder / "config.yaml").is_file():
+            return folder
+    runs = sorted(p.parent.name for p in out.glob("*/config.yaml"))
+    there = f"runs in {out}: {', '.join(runs)}" if runs else f"there are no runs in {out}"
+    raise ConfigError(f"run {name!r} was not found ({there})")
+
+
+def find_policy(name: str, out: Path) -> Path:
+    """The folder of a policy: a run (its last checkpoint), a checkpoint, or a transformers folder."""
+    folder = next((f for f in (Path(name), out / name) if f.is_dir()), None)
+    if folder is None:
+        run_folders = sorted(p.parent.name for p in out.glob("*/config.yaml"))
+        raise ConfigError(
+            f"{name}: neither a folder nor a run in {out} (runs: {', '.join(run_folders) or 'none'})"
+        )
+    if (folder / "checkpoints").is_dir():
+        found = checkpoint.latest(folder / "checkpoints")
+        if found is None:
+            raise ConfigError(f"{folder}: the run has no whole checkpoint yet; train it first")
+        return found
+    if (folder / "policy").is_dir() or (folder / "config.json").is_file():
+        return folder
+    raise ConfigError(f"{folder}: holds no policy; expected a run, a checkpoint or a transformers folder")
+
+
+def run_config_of(folder: Path) -> RunConfig | None:
+    """The configuration that a policy's folder was trained with, where it says."""
+    for candidate in (folder / "config.yaml", folder / "manifest.json"):
+        if candidate.is_file():
+            values = load_yaml(candidate)
+            values = values.get("config", values)
+            load_plugins(values.get("plugins") or ())
+            return parse(values, str(candidate))
+    return None

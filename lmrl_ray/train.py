@@ -1,0 +1,296 @@
+"""The driver of a training run: data, start, workers, tracking, final evaluation.
+
+runs/NAME/config.yaml      the whole configuration
+runs/NAME/run.json         what a resume needs: start, data, MLflow run
+runs/NAME/metrics.jsonl    the journal
+runs/NAME/checkpoints/     the last few, each whole
+runs/NAME/evaluation.json  the final score
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from algos import models
+from algos.base import get_algorithm
+from envs.registry import get_task
+from lmrl_ray import checkpoint, data
+from lmrl_ray.config import ConfigError, RunConfig, merge, parse
+from lmrl_ray.data import EpisodeDataset
+from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
+from lmrl_ray.journal import JournalReader
+from lmrl_ray.learner import LearnerJob, LocalContext, learn
+from lmrl_ray.report.progress import Display
+from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_of
+from lmrl_ray.rollout import make_rollouts
+from lmrl_ray.tracking import Tracker
+
+_TOKENIZER_EPISODES = 20_000
+"""Episodes whose text a preset's tokenizer is trained on."""
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """`run.json`: where the run's parts are."""
+
+    data: str
+    start: str
+    mlflow_run: str
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    folder: Path
+    config: RunConfig
+    mlflow_run: str
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller may want of a run in progress."""
+
+    display: Display
+    on_metrics: Callable[[int, dict[str, float]], None] | None = None
+    parent_run: str | None = None
+
+
+def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -> TrainedRun:
+    """Start a run and see it through. A run that fails is marked so, and can be resumed."""
+    folder = _new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
+    try:
+        files, tracker = _set_up(config, folder, out, hooks)
+    except BaseException:
+        # A run that could not begin leaves nothing behind.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return _see_through(config, folder, files, tracker, hooks)
+
+
+def _set_up(config: RunConfig, folder: Path, out: Path, hooks: Hooks) -> tuple[RunFiles, Tracker]:
+    _write(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
+    dataset = _dataset(config, out, hooks.display)
+    start = _start(config, folder, out, dataset, hooks)
+    tracker = Tracker(out, folder.name, parent_id=hooks.parent_run)
+    tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
+    tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
+    files = RunFiles(str(dataset.path.resolve()), start, tracker.run_id)
+    _write(folder / "run.json", json.dumps(asdict(files)))
+    return files, tracker
+
+
+def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None = None) -> TrainedRun:
+    """Go on with a run where its last whole checkpoint is, in the same MLflow run."""
+    folder = find_run(run, out)
+    config = read_config(folder)
+    if overrides:
+        config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
+    if not (folder / "run.json").is_file():
+        raise ConfigError(f"{folder}: it stopped before training began; start it again with `lmrl train`")
+    files = RunFiles(**json.loads((folder / "run.json").read_text()))
+    found = checkpoint.latest(folder / "checkpoints")
+    if found is not None and checkpoint.read_manifest(found).step >= config.training.steps:
+        hooks.display.say(
+            f"{folder.name}: all {config.training.steps} steps are done; it is evaluated again, not trained"
+        )
+    tracker = Tracker(out, folder.name, run_id=files.mlflow_run)
+    return _see_through(config, folder, files, tracker, hooks)
+
+
+def prepare(config: RunConfig, out: Path, hooks: Hooks, name: str) -> RunConfig:
+    """The same configuration with its data built and its clone trained, for several runs to share."""
+    dataset = _dataset(config, out, hooks.display)
+    config = config.model_copy(update={"data": str(dataset.path.resolve())})
+    if config.init is None and get_algorithm(config.algo).starts_from_clone:
+        return config.model_copy(update={"init": _clone(config, f"{name}-bc", out, dataset, hooks)})
+    return config
+
+
+def read_config(folder: Path) -> RunConfig:
+    """The configuration of the run in `folder`, its plugins loaded."""
+    config = run_config_of(folder)
+    if config is None:
+        raise ConfigError(f"{folder}: has no config.yaml")
+    return config
+
+
+def _see_through(
+    config: RunConfig, folder: Path, files: RunFiles, tracker: Tracker, hooks: Hooks
+) -> TrainedRun:
+    job = LearnerJob(config.dump(), str(folder.resolve()), files.data, files.start)
+    with following_status(tracker):
+        with _following(job, config, tracker, hooks):
+            _learn(job, config, hooks)
+        evaluation = _final_evaluation(config, folder, hooks)
+        _record(folder, tracker, evaluation)
+    return TrainedRun(folder, config, files.mlflow_run, evaluation)
+
+
+def _learn(job: LearnerJob, config: RunConfig, hooks: Hooks) -> None:
+    if config.resources.workers:
+        from lmrl_ray.workers import learn_on_workers
+
+        learn_on_workers(job, config)
+    else:
+        learn(job, LocalContext(job.checkpoints, config.training.keep_checkpoints, hooks.on_metrics))
+
+
+def _final_evaluation(config: RunConfig, folder: Path, hooks: Hooks) -> Evaluation:
+    spec = get_task(config.task)
+    rollouts = make_rollouts(config.resources)
+    try:
+        rollouts.set_policy(find_policy(str(folder), folder.parent))
+        with hooks.display.bar(f"evaluating {config.algo}", spec.quick_episodes) as bar:
+            return evaluate(
+                rollouts,
+                setting_of(config),
+                episodes=spec.quick_episodes,
+                seed=config.seed,
+                on_progress=bar.advance,
+            )
+    finally:
+        rollouts.close()
+
+
+def _record(folder: Path, tracker: Tracker, evaluation: Evaluation) -> None:
+    row = evaluation.score.row()
+    _write(folder / "evaluation.json", json.dumps(row, indent=1))
+    tracker.log_scores({f"final/{k}": v for k, v in evaluation.score.metrics().items()})
+    tracker.log_table([row], "evaluation.json")
+    samples = "\n---\n".join(e.text for e in evaluation.episodes[:5])
+    tracker.log_text(samples, "sample_episodes.txt")
+    last = find_policy(str(folder), folder.parent)
+    tracker.log_folder(last / "policy", "policy")
+
+
+@contextmanager
+def following_status(tracker: Tracker) -> Iterator[None]:
+    """End the MLflow run as what happened: FINISHED, KILLED (interrupted) or FAILED."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tracker.finish("KILLED")
+        raise
+    except BaseException:
+        tracker.finish("FAILED")
+        raise
+    tracker.finish("FINISHED")
+
+
+@contextmanager
+def _following(job: LearnerJob, config: RunConfig, tracker: Tracker, hooks: Hooks) -> Iterator[None]:
+    """While inside, a thread reads the journal: the progress bar moves, MLflow is written."""
+    reader, stop = JournalReader(job.journal), threading.Event()
+    with hooks.display.bar(f"training {config.algo}", config.training.steps) as bar:
+
+        def follow() -> None:
+            entries = reader.new()
+            if entries:
+                bar.at(entries[-1].step, entries[-1].metrics)
+                tracker.log(entries)
+
+        def loop() -> None:
+            while not stop.wait(0.5):
+                follow()
+
+        thread = threading.Thread(target=loop, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            follow()
+            reader.close()
+
+
+def _dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDataset:
+    """The data file that is named, or the task's own, built once for each size and seed."""
+    if config.data is not None:
+        dataset = EpisodeDataset(config.data, require_nonempty=True)
+        if dataset.task != config.task:
+            raise ConfigError(f"data: {config.data} holds episodes of {dataset.task}, not of {config.task}")
+        return dataset
+    spec = get_task(config.task)
+    episodes = config.data_episodes or spec.data_episodes
+    label = f"{config.task}-{episodes}-s{config.seed}"
+    if config.env:
+        arguments = json.dumps(config.env, sort_keys=True).encode()
+        label += f"-{hashlib.sha256(arguments).hexdigest()[:8]}"
+    path = out / "data" / f"{label}.parquet"
+    if path.exists():
+        return EpisodeDataset(path, require_nonempty=True)
+    with display.bar(f"building data of {config.task}", episodes) as bar:
+        return data.build(
+            config.task, episodes, config.seed, path, env_kwargs=dict(config.env), progress=bar.reach
+        )
+
+
+def _start(config: RunConfig, folder: Path, out: Path, dataset: EpisodeDataset, hooks: Hooks) -> str:
+    """The folder (or Hugging Face name) of the language model that the run starts from."""
+    if config.init is not None:
+        return str(find_policy(config.init, out).resolve())
+    if get_algorithm(config.algo).starts_from_clone:
+        return _clone(config, f"{folder.name}-bc", out, dataset, hooks)
+    name = config.model.name
+    if name not in models.PRESETS:
+        models.check(name)
+        return name
+    texts = (s.text for e in islice(dataset, _TOKENIZER_EPISODES) for s in e.segments)
+    target = folder / "start"
+    models.create(name, texts, config.seed).save(target / "policy")
+    return str(target.resolve())
+
+
+def _clone(config: RunConfig, name: str, out: Path, dataset: EpisodeDataset, hooks: Hooks) -> str:
+    """Clone the data first: the behaviour policy of an algorithm that needs one and was given none."""
+    hooks.display.say(
+        f"{config.algo} starts from a clone of its data; no --init was given: training bc first"
+    )
+    bc = resolve_config(
+        "bc",
+        config.task,
+        options={
+            "seed": config.seed,
+            "data": str(dataset.path),
+            "env": dict(config.env),
+            "model": config.model.model_dump(),
+            "resources": config.resources.model_dump(),
+            "plugins": list(config.plugins),
+        },
+    )
+    run = train(bc, out, replace(hooks, on_metrics=None), name=name)
+    return str(find_policy(str(run.folder), out).resolve())
+
+
+def _new_folder(out: Path, name: str) -> Path:
+    """A folder of that name below `out` that nobody has, with the time in it where one has."""
+    folder = out / name
+    if folder.exists():
+        folder = out / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {folder} cannot be made: {error}") from error
+    return folder
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside and rename."""
+    beside = path.with_name(f".{path.name}.tmp")
+    with checkpoint.disk_errors(beside):
+        beside.write_text(text)
+    os.replace(beside, path)
