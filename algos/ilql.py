@@ -115,7 +115,7 @@ class ILQL(Algorithm):
         discount = discounts(batch, self.config.gamma, self.config.discount)
         if self.config.backup == "one-step":
             return batch.reward + discount * next_v
-        reward, factor, value = (x.double().cpu().numpy() for x in (batch.reward, discount, next_v))
+        reward, factor, value = (x.detach().double().cpu().numpy() for x in (batch.reward, discount, next_v))
         ends = batch.chain_end.cpu().numpy()
         if self.config.backup == "turn":
             target = lambda_returns(reward, factor, value, ends | batch.turn_end.cpu().numpy(), 1.0)

@@ -1,0 +1,94 @@
+"""Text to ids and back: segments concatenate, actions stop at one newline, unusable ids are ruled out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from algos import models
+from algos.codec import TextCodec, TokenizerError
+
+TEXTS = ("move left\n", "There is a wall above you.\n", "a\n\n\nb\n\n\na\n\n\nb\n\n\n" * 20)
+CODEC = TextCodec(models.train_tokenizer(TEXTS, 300), model_vocab_size=320)
+unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+def pieces(codec):
+    return [codec.decode([i]) for i in range(len(codec.tokenizer))]
+
+
+@given(st.lists(unicode_text, max_size=5))
+def test_separately_encoded_segments_decode_to_their_concatenation(segments):
+    ids = np.concatenate([np.zeros(0, np.int32), *[CODEC.encode(s) for s in segments]])
+    assert CODEC.decode(ids) == "".join(segments)
+
+
+def test_encoding_adds_no_token_and_shares_a_read_only_array():
+    ids = CODEC.encode("move left\n")
+    assert ids.dtype == np.int32
+    assert "".join(CODEC.decode([i]) for i in ids) == "move left\n"
+    assert ids is CODEC.encode("move left\n")
+    with pytest.raises(ValueError, match="read-only"):
+        ids[0] = 1
+
+
+def test_an_empty_text_has_no_ids():
+    assert len(CODEC.encode("")) == 0
+
+
+def test_the_newline_is_known_by_its_ids():
+    assert CODEC.decode(CODEC.newline) == "\n"
+
+
+def test_every_id_whose_text_holds_a_newline_ends_an_action():
+    found = [bool(x) for x in CODEC.ends_action]
+    assert found[: len(CODEC.tokenizer)] == ["\n" in text for text in pieces(CODEC)]
+    tokenizer = models.train_tokenizer(["move up\n"], 300)
+    tokenizer.add_tokens(["up\n\n"])
+    codec = TextCodec(tokenizer)
+    assert bool(codec.ends_action[tokenizer.convert_tokens_to_ids("up\n\n")])
+
+
+def test_special_and_unused_ids_are_forbidden():
+    assert CODEC.vocab_size == 320
+    assert bool(CODEC.forbidden[CODEC.tokenizer.pad_token_id])
+    assert bool(CODEC.forbidden[len(CODEC.tokenizer) :].all())
+
+
+def test_an_id_with_text_after_a_newline_is_forbidden_for_it_would_end_an_action_in_its_middle():
+    expected = ["\n" in text[:-1] for text in pieces(CODEC)]
+    special = CODEC.tokenizer.pad_token_id
+    found = CODEC.forbidden[: len(CODEC.tokenizer)].tolist()
+    assert [f for i, f in enumerate(found) if i != special] == [
+        e for i, e in enumerate(expected) if i != special
+    ]
+
+
+def test_bytes_that_are_no_text_become_the_replacement_character():
+    first_of_two = CODEC.encode("é")[0]
+    assert CODEC.decode([first_of_two, *CODEC.newline]) == "�\n"
+
+
+def test_a_tokenizer_that_loses_white_space_is_refused():
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"?": 0, "move": 1, "left": 2, "s": 3}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    with pytest.raises(TokenizerError, match="byte-level"):
+        TextCodec(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?"))
+
+
+def test_a_tokenizer_that_puts_a_space_before_each_segment_is_refused():
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    pieces_of_words = Tokenizer(BPE(unk_token="?"))
+    pieces_of_words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    pieces_of_words.decoder = decoders.Metaspace(prepend_scheme="always")
+    trainer = trainers.BpeTrainer(vocab_size=60, special_tokens=["?"], show_progress=False)
+    pieces_of_words.train_from_iterator(["move left\n", "s h i r e\n"], trainer)
+    with pytest.raises(TokenizerError, match="separately encoded"):
+        TextCodec(PreTrainedTokenizerFast(tokenizer_object=pieces_of_words, unk_token="?"))

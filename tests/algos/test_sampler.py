@@ -1,0 +1,251 @@
+"""The sampler: its KV cache equals reading everything anew, and it draws what the policy says."""
+
+import numpy as np
+import pytest
+import torch
+from support import tiny_language_model
+
+from algos.cache import SlotCache
+from algos.ilql import ILQL, ILQLConfig
+from algos.policy import Decoding, LanguagePolicy
+from algos.sampler import Sampler
+
+TEXTS = ("move left\n", "There is a wall above you.\n", "a\n\nb\n\n" * 30)
+CPU = torch.device("cpu")
+
+
+def shaken(policy, scale=0.3):
+    """The policy with weights that make some tokens likelier than others."""
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return policy.eval()
+
+
+def language_policy():
+    return shaken(LanguagePolicy(tiny_language_model(TEXTS)))
+
+
+def value_policy():
+    return shaken(ILQL(ILQLConfig(), tiny_language_model(TEXTS)).policy(), 0.1)
+
+
+POLICIES = {"language": language_policy, "value": value_policy}
+
+
+@torch.no_grad()
+def read(trunk, ids):
+    """Hidden states of one history, from scratch: [T, h]."""
+    return trunk(input_ids=torch.tensor([ids])).last_hidden_state[0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_kept_cache_equals_reading_every_history_anew(seed):
+    """Ragged chunks, slots that say nothing, slots given to new episodes, columns dropped again and again."""
+    rng = np.random.default_rng(seed)
+    trunks = [tiny_language_model(TEXTS, width=w, seed=w).trunk.eval() for w in (32, 16)]
+    cache, histories = SlotCache(trunks, 3, CPU), [[], [], []]
+    for step in range(70):
+        for slot in range(3):
+            if rng.random() < 0.15 or len(histories[slot]) > 60:
+                cache.clear(slot)
+                histories[slot] = []
+        if step == 35:  # an idle moment: no history at all
+            for slot in range(3):
+                cache.clear(slot)
+            histories = [[], [], []]
+        sizes = rng.choice([0, 1, 1, 2, 7, 15], size=3)
+        sizes[rng.integers(3)] += 1
+        chunks = [rng.integers(1, 200, size=n) for n in sizes]
+        hidden = cache.append(chunks)
+        for slot, chunk in enumerate(chunks):
+            histories[slot] += chunk.tolist()
+            assert cache.lengths[slot] == len(histories[slot])
+            if len(chunk):
+                for trunk, states in zip(trunks, hidden, strict=True):
+                    torch.testing.assert_close(
+                        states[slot], read(trunk, histories[slot])[-1], atol=1e-4, rtol=1e-4
+                    )
+
+
+def test_the_cache_stays_small_however_many_episodes_pass_through_a_slot():
+    trunk = tiny_language_model(TEXTS).trunk.eval()
+    cache, widths = SlotCache([trunk], 2, CPU), []
+    for _ in range(40):
+        cache.append([np.arange(1, 21), np.arange(1, 3)])
+        widths.append(cache._caches[0].get_seq_length())
+        cache.clear(0)
+        cache.clear(1)
+    assert max(widths) <= 2 * 20 + 32 + 20
+
+
+def test_looking_ahead_equals_reading_and_changes_no_history():
+    trunk = tiny_language_model(TEXTS).trunk.eval()
+    cache, histories = SlotCache([trunk], 3, CPU), [[5, 6, 7], [8], [9, 10, 11, 12, 13]]
+    cache.append([np.asarray(h[:1]) for h in histories])
+    cache.append([np.asarray(h[1:]) for h in histories])
+    continuations = [np.asarray([20, 21]), np.asarray([22])]
+    (states,) = cache.peek([2, 0], continuations)
+    assert states.shape == (2, 2, 2, 32)
+    for i, slot in enumerate((2, 0)):
+        for j, tail in enumerate(continuations):
+            expected = read(trunk, histories[slot] + tail.tolist())[-len(tail) :]
+            torch.testing.assert_close(states[i, j, : len(tail)], expected, atol=1e-4, rtol=1e-4)
+    (after,) = cache.append([np.asarray([30])] * 3)
+    for slot, history in enumerate(histories):
+        torch.testing.assert_close(after[slot], read(trunk, [*history, 30])[-1], atol=1e-4, rtol=1e-4)
+
+
+def from_scratch(policy, history, decoding):
+    """Log-probabilities of the next token, reading everything anew."""
+    with torch.no_grad():
+        return policy.log_probs([read(t, history)[-1:] for t in policy.trunks()], decoding)[0]
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("mode", ["greedy", "sample"])
+def test_drawn_tokens_and_their_log_probs_equal_those_from_scratch(kind, mode):
+    policy, decoding = POLICIES[kind](), Decoding(mode=mode, beta=2.0, temperature=0.7, top_p=0.99)
+    sampler = Sampler(policy, decoding, slots=3, max_action_tokens=6)
+    rng, histories = np.random.default_rng(0), [[], [], []]
+    generators, unread = {}, [[], [], []]
+    for slot in range(3):
+        sampler.start(slot, np.random.default_rng(slot))
+        generators[slot] = np.random.default_rng(slot)
+    for turn in range(6):
+        if turn == 3:  # a refilled slot, and one whose window slid
+            sampler.start(0, np.random.default_rng(77))
+            generators[0], histories[0], unread[0] = np.random.default_rng(77), [], []
+            sampler.forget(1)
+            unread[1], histories[1] = histories[1][-4:] + unread[1], []
+        active = [0, 2] if turn == 4 else [0, 1, 2]
+        chunks = {}
+        for slot in active:
+            chunks[slot] = np.asarray(unread[slot] + rng.integers(1, 200, size=rng.integers(1, 9)).tolist())
+            histories[slot] += chunks[slot].tolist()
+        for slot, action in sampler.act(chunks).items():
+            for token, logprob in zip(action.ids, action.logprobs, strict=True):
+                logp = from_scratch(policy, histories[slot], decoding)
+                assert logprob == pytest.approx(logp[token].item(), abs=1e-4)
+                if mode == "greedy":
+                    assert token == logp.argmax()
+                else:
+                    cumulative = logp.double().exp().cumsum(-1).numpy()
+                    expected = np.searchsorted(
+                        cumulative / cumulative[-1], generators[slot].random(), "right"
+                    )
+                    assert token == expected
+                histories[slot].append(int(token))
+            unread[slot] = action.ids[action.read :].tolist()
+            histories[slot] = histories[slot][: len(histories[slot]) - len(unread[slot])]
+
+
+def test_an_action_ends_at_its_newline_or_at_the_limit():
+    policy = language_policy()
+    sampler = Sampler(policy, Decoding(), slots=8, max_action_tokens=5)
+    found = []
+    for slot in range(8):
+        sampler.start(slot, np.random.default_rng(slot))
+    for _ in range(20):
+        for slot in range(8):
+            sampler.forget(slot)
+        found += sampler.act({slot: np.asarray([5, 6, 7 + slot]) for slot in range(8)}).values()
+    ends = policy.codec.ends_action.numpy()
+    for action in found:
+        assert not ends[action.ids[:-1]].any()
+        assert action.stopped == ends[action.ids[-1]]
+        assert len(action.ids) == 5 or action.stopped
+        assert action.read == len(action.ids) - 1
+        assert not policy.codec.forbidden.numpy()[action.ids].any()
+    assert {a.stopped for a in found} == {True, False}
+
+
+def test_tokens_are_drawn_as_often_as_the_policy_says():
+    policy, decoding = language_policy(), Decoding(top_k=3)
+    sampler = Sampler(policy, decoding, slots=50, max_action_tokens=1)
+    for slot in range(50):
+        sampler.start(slot, np.random.default_rng([9, slot]))
+    counts = np.zeros(policy.codec.vocab_size)
+    for _ in range(40):
+        for slot in range(50):
+            sampler.forget(slot)
+        for action in sampler.act({slot: np.asarray([5, 6]) for slot in range(50)}).values():
+            counts[action.ids[0]] += 1
+    expected = from_scratch(policy, [5, 6], decoding).exp().numpy()
+    assert (expected > 0).sum() == 3
+    assert counts[expected == 0].sum() == 0
+    n = counts.sum()
+    assert (np.abs(counts - n * expected) <= 4.5 * np.sqrt(n * expected * (1 - expected)) + 1e-9).all()
+
+
+def test_forbidden_ids_are_never_drawn_however_likely():
+    policy = language_policy()
+    with torch.no_grad():
+        policy.lm.get_output_embeddings().weight[policy.codec.forbidden] *= 100.0
+    sampler = Sampler(policy, Decoding(temperature=5.0), slots=20, max_action_tokens=10)
+    for slot in range(20):
+        sampler.start(slot, np.random.default_rng(slot))
+    for action in sampler.act({slot: np.asarray([5, slot + 1]) for slot in range(20)}).values():
+        assert not policy.codec.forbidden.numpy()[action.ids].any()
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("weight", [0.0, 1.5])
+def test_reranking_equals_scoring_each_candidate_by_itself(kind, weight):
+    policy, decoding = POLICIES[kind](), Decoding(mode="rerank", rerank_logit_weight=weight)
+    texts = ("move left\n", "move right\n", "up\n", "\n", "There is a wall\n")
+    actions = [policy.codec.encode(t) for t in texts]
+    sampler = Sampler(policy, decoding, slots=3, max_action_tokens=30, actions=actions)
+    histories = {0: [5, 6, 7], 1: [8], 2: [9, 10, 11, 12, 13, 14]}
+    chosen = sampler.act({slot: np.asarray(h) for slot, h in histories.items()})
+    for slot, history in histories.items():
+        scores = []
+        for ids in actions:
+            whole = [*history, *ids.tolist()]
+            states = [read(t, whole[:-1])[len(history) - 1 :] for t in policy.trunks()]
+            with torch.no_grad():
+                scores.append(policy.rerank_scores(states, torch.tensor(ids), decoding).sum().item())
+        best = int(np.argmax(scores))
+        assert chosen[slot].ids.tolist() == actions[best].tolist()
+        assert chosen[slot].stopped
+        assert chosen[slot].read == 0
+        assert chosen[slot].logprobs.sum() == pytest.approx(
+            torch.log_softmax(torch.tensor(scores), 0)[best].item(), abs=1e-4
+        )
+
+
+def test_reranking_actions_of_one_token_needs_no_look_ahead():
+    policy = language_policy()
+    actions = [np.asarray([t]) for t in (20, 30, 40)]
+    sampler = Sampler(policy, Decoding(mode="rerank"), slots=1, max_action_tokens=1, actions=actions)
+    logp = from_scratch(policy, [5, 6], Decoding())
+    (action,) = sampler.act({0: np.asarray([5, 6])}).values()
+    assert action.ids.tolist() == [(20, 30, 40)[int(logp[[20, 30, 40]].argmax())]]
+
+
+def test_only_new_tokens_are_read():
+    policy = language_policy()
+    sampler = Sampler(policy, Decoding(), slots=2, max_action_tokens=4)
+    for slot in range(2):
+        sampler.start(slot, np.random.default_rng(slot))
+    given = drawn = 0
+    unread = {0: [], 1: []}
+    for _ in range(5):
+        chunks = {slot: np.asarray([*unread[slot], 5, 6, 7]) for slot in range(2)}
+        given += sum(map(len, chunks.values()))
+        for slot, action in sampler.act(chunks).items():
+            drawn += action.read
+            unread[slot] = action.ids[action.read :].tolist()
+    assert sampler.tokens_read == given + drawn
+
+
+def test_reranking_without_a_list_of_actions_is_an_error():
+    with pytest.raises(ValueError, match="rerank needs a task with a fixed list of actions"):
+        Sampler(language_policy(), Decoding(mode="rerank"), slots=1, max_action_tokens=4)
+
+
+def test_sampling_in_a_slot_without_an_episode_is_an_error():
+    sampler = Sampler(language_policy(), Decoding(), slots=1, max_action_tokens=4)
+    with pytest.raises(RuntimeError, match="slot 0 has no episode"):
+        sampler.act({0: np.asarray([5])})

@@ -1,0 +1,149 @@
+"""Learner workers under Ray Train, for real: the same weights as in one process, also when one is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import faulty_algorithms
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import ENV, EVERY, STEPS, TASK, config_of, weights
+
+from envs import registry
+from lmrl_ray import journal
+from lmrl_ray.cluster import ensure_ray
+from lmrl_ray.config import ResourcesConfig
+from lmrl_ray.plugins import load_plugins
+from lmrl_ray.report.progress import Display
+from lmrl_ray.tracking import import_mlflow, tracking_uri
+from lmrl_ray.train import Hooks, TrainedRun, train
+from lmrl_ray.workers import WorkerError
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster_with_dashboard")]
+PLUGIN = str(Path(faulty_algorithms.__file__).resolve())
+LAST = f"step-{STEPS:06d}"
+LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-5, 3e-5
+
+
+@pytest.fixture(scope="module")
+def cluster_with_dashboard():
+    """As a person's run starts it (or what there is, when other tests of the session came first)."""
+    import ray
+
+    started_here = not ray.is_initialized()
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    # By default Ray's processes give way to everything else: on a busy machine they take minutes to start.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    ensure_ray(ResourcesConfig(workers=2))
+    yield
+    if started_here:
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, fresh_mlflow_db):
+    folder = tmp_path_factory.mktemp("runs")
+    shutil.copy(fresh_mlflow_db, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def short_evaluations(monkeypatch):
+    load_plugins([PLUGIN])
+    spec = replace(registry.get_task(TASK), quick_episodes=2)
+    monkeypatch.setitem(registry._TASKS, TASK, spec)
+
+
+@pytest.fixture
+def start(material, out):
+    def run(name: str, *, algo: str, marker: Path, workers: int, max_failures: int = 2) -> TrainedRun:
+        config = config_of(
+            material,
+            algo,
+            algorithm={"cql_weight": 0.1, "polyak": 0.3, "marker": str(marker)},
+            optimizer={"engine": "deepspeed", "zero_stage": 2 if workers else 0},
+            training={"save_every": EVERY + 1, "log_every": 1},
+            resources={"workers": workers, "max_failures": max_failures, "timeout_s": 60},
+            plugins=[PLUGIN],
+            env=ENV,
+        )
+        return train(config, out, Hooks(Display(quiet=True)), name=name)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """The run on two workers that nothing happens to, made once."""
+    return {}
+
+
+@pytest.fixture
+def on_two_workers(start, undisturbed, tmp_path):
+    if not undisturbed:
+        (tmp_path / "marker").touch()
+        undisturbed["run"] = start("two", algo="ilql-killed", marker=tmp_path / "marker", workers=2)
+    return undisturbed["run"]
+
+
+def mlflow_run(out, run_id):
+    client = import_mlflow().MlflowClient(tracking_uri(out))
+    return client, client.get_run(run_id)
+
+
+def figures(run):
+    return {
+        e.step: {k: v for k, v in e.metrics.items() if "seconds" not in k}
+        for e in journal.read(run.folder / "metrics.jsonl")
+    }
+
+
+def test_two_workers_train_to_the_weights_of_one_process(start, on_two_workers, tmp_path):
+    (tmp_path / "marker").touch()
+    here = start("here", algo="ilql-killed", marker=tmp_path / "marker", workers=0)
+    ours, theirs = figures(on_two_workers), figures(here)
+    assert list(ours) == list(theirs) == list(range(1, STEPS + 1))
+    for step, metrics in theirs.items():
+        assert ours[step] == pytest.approx(metrics, rel=LOSS_TOLERANCE, abs=1e-6)
+    found, expected = (
+        load_file(run.folder / "checkpoints" / LAST / "state" / "model.safetensors")
+        for run in (on_two_workers, here)
+    )
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=WEIGHT_TOLERANCE, msg=name)
+
+
+def test_a_killed_worker_is_restarted_from_the_last_checkpoint_and_the_run_ends_as_if_undisturbed(
+    start, on_two_workers, out, tmp_path
+):
+    marker = tmp_path / "killed"
+    killed = start("killed", algo="ilql-killed", marker=marker, workers=2)
+    assert marker.exists()
+    checkpoints = [run.folder / "checkpoints" / LAST for run in (killed, on_two_workers)]
+    assert weights(checkpoints[0]) == weights(checkpoints[1])
+    assert figures(killed) == figures(on_two_workers)
+
+    client, recorded = mlflow_run(out, killed.mlflow_run)
+    assert recorded.info.status == "FINISHED"
+    names = [r.info.run_name for r in client.search_runs([recorded.info.experiment_id])]
+    assert names.count("killed") == 1
+    for metric in ("loss", "grad_norm", "q/mean"):
+        logged = Counter(m.step for m in client.get_metric_history(killed.mlflow_run, metric))
+        assert logged == dict.fromkeys(range(1, STEPS + 1), 1), metric
+
+
+def test_an_error_in_a_worker_is_told_in_its_own_words_in_one_line(start, out, tmp_path):
+    with pytest.raises(WorkerError) as caught:
+        start("failing", algo="ilql-failing", marker=tmp_path / "failed", workers=2, max_failures=0)
+    message = str(caught.value)
+    assert f"step {faulty_algorithms.FATAL_STEP}: the moon is in the wrong phase" in message
+    assert len(message.splitlines()) == 1
+    run_id = json.loads((out / "failing" / "run.json").read_text())["mlflow_run"]
+    assert mlflow_run(out, run_id)[1].info.status == "FAILED"

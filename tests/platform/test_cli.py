@@ -1,0 +1,309 @@
+"""The command line, as a person and a script meet it."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lmrl_ray import checkpoint
+from lmrl_ray.data import EpisodeDataset, EpisodeWriter
+
+HEAVY = ("torch", "ray", "transformers", "deepspeed", "mlflow", "pyarrow", "numpy")
+STATS = {"episodes", "mean_length", "std_length", "success_rate", "mean_return", "std_return"}
+SCORE = {"policy", "raw_return", "normalized_score", "ci95", "success_rate"}
+QUICK = ("--set", "optimizer.engine=torch", "--set", "training.batch_episodes=4")
+
+
+def refused(answer, *parts):
+    """The command failed with one clear line and nothing else."""
+    assert answer.code == 1
+    assert answer.stdout == ""
+    (line,) = answer.stderr.splitlines()
+    assert line.startswith("error: ")
+    for part in parts:
+        assert part in line
+    return True
+
+
+def refused_by_the_parser(answer, part):
+    assert answer.code == 2
+    assert part in answer.stderr
+    assert "Traceback" not in answer.stderr
+    return True
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def quick(toy, toy_policy, toy_data):
+    """The options of a training run of a second."""
+
+    def options(*more, steps=3):
+        sources = ("--plugin", toy, "--init", toy_policy, "--data", toy_data)
+        return (*sources, *QUICK, "--set", f"training.steps={steps}", *more)
+
+    return options
+
+
+@pytest.fixture
+def run(lmrl, quick, out):
+    assert lmrl("train", "bc", "toy", *quick("--out", out, "--name", "run", "--json")).code == 0
+    return out / "run"
+
+
+def test_help_takes_less_than_a_second_and_imports_nothing_heavy():
+    code = f"""
+import sys
+from lmrl_ray.cli import main
+sys.argv = ["lmrl", "--help"]
+try:
+    main()
+except SystemExit as stopped:
+    assert not stopped.code
+loaded = sorted(set({HEAVY!r}) & set(sys.modules))
+assert not loaded, loaded
+"""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    for command in ("tasks", "data", "train", "eval", "sweep", "demo"):
+        assert command in done.stdout
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert spent < 1.0
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["tasks", "algorithms", "data build", "data stats", "data import", "train", "eval", "sweep", "demo"],
+)
+def test_every_command_has_help(lmrl, command):
+    answer = lmrl(*command.split(), "--help")
+    assert answer.code == 0
+    assert "--json" in answer.stdout
+
+
+def test_tasks(lmrl, toy):
+    rows = lmrl("tasks", "--json", "--plugin", toy).json
+    assert all(
+        set(row) == {"id", "family", "observation", "horizon", "score_range", "simulator", "published_best"}
+        for row in rows
+    )
+    by_id = {row["id"]: row for row in rows}
+    assert {"maze-fo", "maze-po", "toy"} <= set(by_id)
+    assert by_id["maze-fo"]["horizon"] == 101
+    assert by_id["maze-fo"]["published_best"] == "-6.97 (ilql)"
+    assert by_id["toy"]["score_range"] == [-4.0, 0.0]
+    assert "maze-po" in lmrl("tasks").stdout
+
+
+def test_algorithms(lmrl, toy):
+    assert {"bc", "ilql", "toy-bc"} <= {r["id"] for r in lmrl("algorithms", "--json", "--plugin", toy).json}
+
+
+def test_data_build_and_stats_agree(lmrl, toy, tmp_path):
+    path = tmp_path / "toy.parquet"
+    build = ("data", "build", "toy", "--plugin", toy, "--episodes", 30, "--seed", 4, "--out", path, "--json")
+    built = lmrl(*build).json
+    assert built["path"] == str(path)
+    assert built["fingerprint"] == EpisodeDataset(path).fingerprint
+    again = lmrl("data", "stats", path, "--json", "--out", tmp_path / "stats.json").json
+    assert set(again) >= STATS
+    assert {k: built[k] for k in STATS} == {k: again[k] for k in STATS}
+    assert again["episodes"] == 30
+    assert json.loads((tmp_path / "stats.json").read_text()) == again
+    assert "paper, table 1" in lmrl("data", "stats", path).stdout
+    assert lmrl(*build).json["fingerprint"] == built["fingerprint"]
+
+
+def test_data_of_another_simulator(lmrl, tmp_path):
+    path = tmp_path / "maze.parquet"
+    build = ("data", "build", "maze-fo", "--episodes", 5, "--out", path)
+    assert lmrl(*build, "--set", "env.layout=umaze", "--json").json["episodes"] == 5
+    assert EpisodeDataset(path).metadata.build["env_kwargs"] == {"layout": "umaze"}
+    path.unlink()
+    assert refused(lmrl(*build, "--set", "training.steps=3"), "training", "env.NAME")
+    assert files(tmp_path) == []
+
+
+def test_data_import(lmrl, tmp_path):
+    source = tmp_path / "published.jsonl"
+    source.write_text("")
+    target = tmp_path / "mine.parquet"
+    assert refused(lmrl("data", "import", "maze-fo", source, "--out", target), "published.jsonl")
+    assert refused(lmrl("data", "import", "maze-fo", tmp_path / "none", "--out", target), "none")
+    assert not target.exists()
+
+
+def test_data_import_of_a_task_that_nobody_published(lmrl, toy, tmp_path):
+    (tmp_path / "x.json").write_text("[]")
+    # The toy's plugin is loaded in this process already.
+    answer = lmrl("data", "import", "toy", tmp_path / "x.json", "--out", tmp_path / "y.parquet")
+    assert refused(answer, "toy", "published")
+
+
+def test_train_prints_the_run_and_its_score_as_json(lmrl, quick, out):
+    answer = lmrl("train", "bc", "toy", *quick("--out", out, "--json", "--seed", 3))
+    assert answer.code == 0, answer.stderr
+    assert set(answer.json) >= SCORE | {"run", "mlflow_run"}
+    assert answer.json["run"] == str(out / "toy-bc-s3")
+    assert answer.json["episodes"] == 10
+
+
+def test_train_prints_a_table_and_where_to_look(lmrl, quick, out):
+    answer = lmrl("train", "ilql", "toy", *quick("--out", out, steps=1))
+    assert answer.code == 0, answer.stderr
+    assert "95% interval" in answer.stdout
+    assert "mlflow ui --backend-store-uri" in answer.stdout
+    assert "training ilql: 1/1" in answer.stderr
+
+
+def test_a_model_folder_and_a_config_file(lmrl, quick, out, toy_policy, tmp_path):
+    (tmp_path / "my.yaml").write_text("optimizer: {lr: 0.5, engine: torch}\ntraining: {steps: 9}\n")
+    answer = lmrl(
+        *("train", "bc", "toy", *quick("--out", out, "--name", "run", "--json", steps=1)),
+        *("--config", tmp_path / "my.yaml", "--model", toy_policy),
+    )
+    assert answer.code == 0, answer.stderr
+    config = (out / "run" / "config.yaml").read_text()
+    assert "lr: 0.5" in config
+    assert "steps: 1\n" in config
+    assert f"name: {toy_policy}" in config
+
+
+def test_train_resumes_a_run_by_name(lmrl, run, out):
+    again = lmrl("train", "--resume", "run", "--out", out, "--json")
+    assert again.code == 0, again.stderr
+    assert again.json["run"] == str(run)
+    assert json.loads((run / "evaluation.json").read_text()).items() <= again.json.items()
+
+
+def test_eval_scores_the_baselines_and_the_policy(lmrl, run, out):
+    rows = lmrl("eval", run, "toy", "--json").json
+    assert [r["policy"] for r in rows] == ["random", "behaviour", "optimal", "bc"]
+    assert all(set(r) >= SCORE for r in rows)
+    assert {r["episodes"] for r in rows} == {10}
+    assert {r["normalized_score"] for r in rows if r["policy"] == "optimal"} == {100.0}
+    assert lmrl("eval", "run", "toy", "--out", out, "--json").json == rows
+
+
+def test_eval_protocols_episodes_seeds_and_decodings(lmrl, run):
+    def policy(*options):
+        answer = lmrl("eval", run, "toy", "--json", *options)
+        assert answer.code == 0, answer.stderr
+        return answer.json[-1]
+
+    assert policy("--protocol", "paper")["episodes"] == 20
+    assert policy("--protocol", "paper", "--episodes", 7)["episodes"] == 7
+    assert policy("--episodes", 1)["ci95"] is None
+    assert policy("--seed", 1) == policy("--seed", 1)
+    reranked = policy("--decoding", "rerank")
+    assert reranked["invalid_rate"] == 0.0
+    assert policy("--decoding", "greedy")["invalid_rate"] > 0.0
+    assert policy("--set", "env.raises_in=[1]")["failed"] == 2
+
+
+def test_eval_takes_a_bare_transformers_folder(lmrl, toy, toy_policy):
+    answer = lmrl("eval", toy_policy, "toy", "--plugin", toy, "--episodes", 5, "--json")
+    assert answer.code == 0, answer.stderr
+    assert answer.json[-1]["episodes"] == 5
+
+
+def test_errors_of_train_are_one_line_and_leave_nothing(lmrl, quick, out, toy, toy_policy, tmp_path):
+    with EpisodeWriter(tmp_path / "empty.parquet", "toy"):
+        pass
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 and no more")
+    there = files(out)
+    at = ("--out", out)
+    assert refused(lmrl("train", "bc", "maze-of", *at), "maze-of", "Did you mean 'maze-")
+    assert refused(lmrl("train", "ilq", "maze-fo", *at), "ilq", "Did you mean 'ilql'?")
+    unknown = lmrl("train", "ilql", "maze-fo", *at, "--set", "algorithm.ta=1")
+    assert refused(unknown, "algorithm.ta: unknown key", "algorithm.tau")
+    wrong = lmrl("train", "bc", "toy", *quick(*at, "--set", "training.steps=many"))
+    assert refused(wrong, "training.steps", "'many'")
+    assert refused(lmrl("train", "bc", "toy", *quick(*at, "--set", "steps")), "key=value")
+    for name, why in (("none", "no such file"), ("empty", "no episodes"), ("torn", "damaged")):
+        path = tmp_path / f"{name}.parquet"
+        assert refused(lmrl("train", "bc", "toy", *quick(*at, "--data", path)), str(path), why)
+    assert refused(lmrl("train", "bc", "toy", *quick(*at, "--init", "nowhere")), "nowhere")
+    assert refused(lmrl("train", "bc", "toy", *at, "--plugin", "no.py"), "no.py: there is no such file")
+    assert refused(lmrl("train", "bc", "toy", *quick(*at, "--config", tmp_path / "no.yaml")), "no.yaml")
+    assert refused(lmrl("train", "--resume", "nothing", *at), "'nothing' was not found")
+    assert refused(lmrl("train", "bc", "toy", *quick(*at, "--set", "env.speed=3")), "env", "speed")
+    assert files(out) == there
+
+
+def test_errors_of_eval_are_one_line(lmrl, run, out, toy, toy_policy):
+    there = files(out)
+    assert refused(lmrl("eval", run, "toy", "--episodes", 0), "episodes: 0; expected at least 1")
+    assert refused(lmrl("eval", "gone", "toy", "--out", out), "gone", "run")
+    assert refused(lmrl("eval", run, "maze-fo"), "was trained on toy, not on maze-fo")
+    rerank = lmrl("eval", toy_policy, "toy-free", "--plugin", toy, "--decoding", "rerank")
+    assert refused(rerank, "rerank", "toy-free", "use sample")
+    everywhere = lmrl("eval", run, "toy", "--set", "env.raises_in=[0, 1, 2, 3, 4]", "--json")
+    assert refused(everywhere, "no episode could be played", "the simulator broke")
+    assert files(out) == there
+
+
+def test_errors_of_data_are_one_line_and_leave_nothing(lmrl, toy, tmp_path):
+    at = ("--out", tmp_path / "x.parquet")
+    assert refused(lmrl("data", "build", "toy", "--episodes", 0, *at), "--episodes 0")
+    assert refused(lmrl("data", "build", "toi", *at), "toi")
+    assert refused(lmrl("data", "build", "maze-fo", "--episodes", 2, "--set", "env.speed=3", *at), "speed")
+    assert refused(lmrl("data", "stats", tmp_path / "none.parquet"), "none.parquet: there is no such file")
+    assert files(tmp_path) == []
+
+
+def test_what_the_parser_refuses(lmrl, out):
+    assert refused_by_the_parser(lmrl("train", "--out", out), "name an algorithm and a task")
+    both = lmrl("train", "bc", "toy", "--resume", "run", "--out", out)
+    assert refused_by_the_parser(both, "keeps its algorithm")
+    assert refused_by_the_parser(lmrl("eval", "run", "toy", "--protocol", "long"), "--protocol")
+    assert refused_by_the_parser(lmrl("data", "build", "toy", "--seed", "-1"), "--seed")
+    assert refused_by_the_parser(lmrl("fly"), "fly")
+
+
+def test_an_error_that_is_not_ours_keeps_its_traceback(lmrl, tmp_path):
+    plugin = tmp_path / "dividing_plugin.py"
+    plugin.write_text("1 / 0\n")
+    answer = lmrl("tasks", "--plugin", plugin)
+    assert answer.code == 1
+    assert "ZeroDivisionError" in answer.stderr
+    assert "dividing_plugin.py" in answer.stderr
+
+
+@pytest.mark.slow
+def test_a_run_in_a_process_of_its_own_can_be_interrupted_and_resumed(started, quick, out, lmrl):
+    process = started("train", "bc", "toy", *quick("--out", out, "--name", "run", steps=100_000))
+    for line in process.stderr:
+        if line.startswith("training bc:"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; continue with --resume"
+    assert "Traceback" not in said
+    config = (out / "run" / "config.yaml").read_text()
+    (out / "run" / "config.yaml").write_text(config.replace("steps: 100000", "steps: 3"))
+    assert lmrl("train", "--resume", "run", "--out", out, "--json").code == 0
+    assert checkpoint.latest(out / "run" / "checkpoints") is not None
+
+
+@pytest.mark.slow
+def test_a_plugins_task_and_algorithm_train_and_are_played_by_an_actor(lmrl, quick, out, ray_cluster):
+    here = lmrl("train", "toy-bc", "toy", *quick("--out", out, "--name", "here", "--json"))
+    actor = ("--rollout-actors", 1, "--name", "actor", "--json")
+    there = lmrl("train", "toy-bc", "toy", *quick("--out", out, *actor))
+    assert here.code == there.code == 0, there.stderr
+    changing = {"run", "mlflow_run"}
+    assert {k: v for k, v in here.json.items() if k not in changing} == {
+        k: v for k, v in there.json.items() if k not in changing
+    }
+    assert there.json["policy"] == "toy-bc"
+    rows = lmrl("eval", out / "actor", "toy", "--rollout-actors", 1, "--json").json
+    assert rows == lmrl("eval", out / "here", "toy", "--json").json

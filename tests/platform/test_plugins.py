@@ -1,0 +1,55 @@
+"""Plugin files: found, imported once, and known to whoever plays or trains."""
+
+import sys
+
+import pytest
+
+from algos.base import get_algorithm
+from envs.registry import get_task
+from lmrl_ray.config import ConfigError
+from lmrl_ray.plugins import load_plugins
+
+
+def test_a_plugin_file_brings_its_task_and_its_algorithm(toy):
+    env = get_task("toy").make()
+    assert env.reset(seed=0, options={"task_id": 2})[0] == "Animal 2?\n"
+    assert env.step("cat\n")[1:4] == (0.0, True, False)
+    assert get_algorithm("toy-bc").title == "Toy behaviour cloning"
+
+
+def test_a_plugin_is_imported_once(tmp_path):
+    log = tmp_path / "log"
+    path = tmp_path / "counted_plugin.py"
+    path.write_text(f"with open({str(log)!r}, 'a') as file:\n    file.write('x')\n")
+    load_plugins([str(path)])
+    load_plugins([str(path), str(path)])
+    assert log.read_text() == "x"
+
+
+def test_a_plugin_can_be_an_installed_module():
+    load_plugins(["json"])
+
+
+def test_a_plugin_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match=r"plugins: no/such\.py: there is no such file"):
+        load_plugins(["no/such.py"])
+    with pytest.raises(ConfigError, match="plugins: no_such_module: cannot be imported"):
+        load_plugins(["no_such_module"])
+
+
+def test_two_plugin_files_of_one_name_are_an_error_not_a_silent_choice(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same_name_plugin.py").write_text("")
+    load_plugins([str(tmp_path / "a" / "same_name_plugin.py")])
+    with pytest.raises(ConfigError, match="another plugin file has the same name"):
+        load_plugins([str(tmp_path / "b" / "same_name_plugin.py")])
+
+
+def test_a_plugin_that_breaks_is_not_taken_for_loaded(tmp_path):
+    path = tmp_path / "breaking_plugin.py"
+    path.write_text("1 / 0\n")
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            load_plugins([str(path)])
+    assert "lmrl_plugin_breaking_plugin" not in sys.modules

@@ -1,0 +1,192 @@
+"""Sweeps: the file is checked before anything runs, and every trial ends as what happened to it."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+import yaml
+
+from lmrl_ray.config import ConfigError
+from lmrl_ray.report.progress import Display
+from lmrl_ray.resolve import configs_folder, resolve_config
+from lmrl_ray.sweep import nested, read_sweep, run_sweep, trial_config
+from lmrl_ray.tracking import import_mlflow, tracking_uri
+from lmrl_ray.train import Hooks
+
+STEPS = 4
+
+
+@pytest.fixture
+def sweep_file(toy, toy_policy, toy_data, tmp_path):
+    """A sweep's file; keywords replace its entries."""
+
+    def write(name="toy_sweep", **over):
+        values = {
+            "algo": "bc",
+            "task": "toy",
+            "trials": 4,
+            "metric": "eval/return",
+            "config": {
+                "plugins": [toy],
+                "init": str(toy_policy),
+                "data": str(toy_data),
+                "optimizer": {"engine": "torch", "warmup_steps": 0},
+                "training": {
+                    "steps": STEPS,
+                    "batch_episodes": 4,
+                    "eval_every": 1,
+                    "eval_episodes": 5,
+                    "save_every": 1,
+                },
+            },
+            "space": {"optimizer.lr": {"loguniform": [1.0e-4, 1.0e-2]}, "decoding.top_k": {"choice": [5, 9]}},
+            "asha": {"grace_steps": 1, "reduction_factor": 2},
+        }
+        config = over.pop("config", {})
+        values = {**values, **over}
+        for section, entries in config.items():
+            old = values["config"].get(section)
+            values["config"][section] = {**old, **entries} if isinstance(old, dict) else entries
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def client(out):
+    return import_mlflow().MlflowClient(tracking_uri(out))
+
+
+def runs_of(client):
+    """By name."""
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert len({r.info.run_name for r in found}) == len(found)
+    return {r.info.run_name: r for r in found}
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"space": {"algorithm.ta": {"choice": [1]}}, "algo": "ilql"}, r"algorithm\.ta: unknown key.*tau"),
+        ({"space": {"optimizer.lr": {"choice": [-1.0]}}}, r"optimizer\.lr: found -1\.0"),
+        (
+            {"space": {"optimizer.lr": {"uniform": [0.1, 0.2], "choice": [0.1]}}},
+            r"space\.optimizer\.lr: .*exactly one of uniform, loguniform, choice",
+        ),
+        ({"space": {"optimizer.lr": {}}}, r"space\.optimizer\.lr: .*exactly one of"),
+        ({"space": {"optimizer.lr": {"uniform": None}}}, r"space\.optimizer\.lr: .*exactly one of"),
+        ({"asha": {"grace_step": 1}}, r"asha\.grace_step: unknown key.*asha\.grace_steps"),
+        ({"space": {"optimizer.lr": {"normal": [0, 1]}}}, r"space\.optimizer\.lr\.normal"),
+        ({"config": {"training": {"eval_every": 0}}}, r"eval_every: is 0, so eval/return is never measured"),
+        ({"config": {"training": {"stepz": 9}}}, r"training\.stepz: unknown key.*training\.steps"),
+        ({"trails": 4}, r"trails: unknown key.*trials"),
+        ({"task": "toi"}, "'toi' is unknown"),
+        ({"algo": "bd"}, "'bd' is unknown"),
+        ({"trials": 0}, "trials"),
+    ],
+)
+def test_a_sweeps_file_is_checked_before_anything_runs(sweep_file, out, over, message):
+    there = sorted(p.name for p in out.iterdir())
+    with pytest.raises(ValueError, match=message):
+        run_sweep(sweep_file(**over), out, 0, Hooks(Display(quiet=True)))
+    assert sorted(p.name for p in out.iterdir()) == there
+
+
+def test_a_range_ends_before_it_begins_or_holds_nothing(sweep_file):
+    for drawn in ({"choice": []}, {"uniform": [2.0, 1.0]}, {"loguniform": [0.0, 1.0]}):
+        with pytest.raises(ConfigError, match=r"space\.optimizer\.lr"):
+            read_sweep(sweep_file(space={"optimizer.lr": drawn}), 0)
+
+
+def test_both_ends_of_a_range_are_checked(sweep_file):
+    with pytest.raises(ConfigError, match=r"decoding\.top_p"):
+        read_sweep(sweep_file(space={"decoding.top_p": {"uniform": [0.5, 7.0]}}), 0)
+    with pytest.raises(ConfigError, match=r"decoding\.top_k"):
+        read_sweep(sweep_file(space={"decoding.top_k": {"choice": [5, "many"]}}), 0)
+
+
+def test_a_sweep_that_is_not_there_cannot_be_resumed(sweep_file, out):
+    with pytest.raises(ConfigError, match="--resume never: there is no sweep of that name"):
+        run_sweep(sweep_file(), out, 0, Hooks(Display(quiet=True)), resume_name="never")
+
+
+def test_a_trials_configuration_is_the_shared_one_with_its_draw_on_top(sweep_file):
+    _, base = read_sweep(sweep_file(), 7, ["training.batch_episodes=2"])
+    trial = trial_config(base.dump(), {"optimizer.lr": 0.5, "decoding.top_k": 9}, "trial")
+    assert (trial.optimizer.lr, trial.decoding.top_k, trial.seed) == (0.5, 9, 7)
+    assert (trial.optimizer.engine, trial.training.batch_episodes) == ("torch", 2)
+    assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_the_sweep_that_comes_with_the_project_is_sound():
+    sweep, base = read_sweep(configs_folder() / "ilql_maze.yaml", 0)
+    assert (base.algo, base.task) == ("ilql", "maze-fo")
+    assert {"algorithm.tau", "decoding.beta", "optimizer.lr"} <= set(sweep.space)
+    assert sweep.asha is not None
+
+
+@pytest.mark.slow
+def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(sweep_file, out, client, ray_cluster):
+    result = run_sweep(sweep_file(), out, 0, Hooks(Display(quiet=True)), max_concurrent=2)
+    runs = runs_of(client)
+    parent = runs.pop("toy_sweep")
+    assert parent.info.run_id == result.mlflow_run
+    assert len(runs) == 4
+    assert {r.data.tags["mlflow.parentRunId"] for r in runs.values()} == {parent.info.run_id}
+    assert {r.info.status for r in [parent, *runs.values()]} == {"FINISHED"}
+
+    assert [t.name for t in result.trials if t.score is None] == []
+    assert {t.name for t in result.trials} == set(runs)
+    scores = [t.score for t in result.trials]
+    assert scores == sorted(scores, reverse=True)
+    assert {t.status for t in result.trials} <= {"done", "stopped"}
+    assert "done" in {t.status for t in result.trials}
+    for trial in result.trials:
+        history = client.get_metric_history(runs[trial.name].info.run_id, "eval/return")
+        assert [m.step for m in history][: trial.steps] == list(range(1, trial.steps + 1))
+        drawn = float(runs[trial.name].data.params["optimizer.lr"])
+        assert drawn == pytest.approx(trial.parameters["optimizer.lr"])
+
+    best = resolve_config("bc", "toy", file=result.best_config)
+    assert best.optimizer.lr == pytest.approx(result.trials[0].parameters["optimizer.lr"])
+    assert best.decoding.top_k == result.trials[0].parameters["decoding.top_k"]
+    assert json.loads(json.dumps(result.summary()))["trials"][0]["name"] == result.trials[0].name
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(sweep_file, out, client, ray_cluster):
+    broken = {"config": {"env": {"raises_in": [0, 1, 2, 3, 4]}}, "trials": 1, "asha": None}
+    with pytest.raises(ConfigError, match=r"no trial was scored.*the simulator broke"):
+        run_sweep(sweep_file(**broken), out, 0, Hooks(Display(quiet=True)), max_concurrent=1)
+    assert {r.info.status for r in runs_of(client).values()} == {"FAILED"}
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_in_the_middle_is_resumed_where_it_was(sweep_file, out, client, started):
+    file = sweep_file(asha=None, trials=3)
+    first = started("sweep", file, "--out", out, "--max-concurrent", 1, "--json")
+    while not list(out.glob("toy_sweep-*/evaluation.json")):
+        assert first.poll() is None, first.stderr.read()
+        time.sleep(0.05)
+    (finished,) = out.glob("toy_sweep-*/evaluation.json")
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    before = finished.stat().st_mtime_ns, len(list(finished.parent.glob("checkpoints/*")))
+
+    second = started("sweep", file, "--out", out, "--max-concurrent", 1, "--resume", "toy_sweep", "--json")
+    printed, said = second.communicate(timeout=300)
+    assert second.returncode == 0, said
+    trials = json.loads(printed)["trials"]
+    assert [t["status"] for t in trials] == ["done"] * 3
+    assert {t["steps"] for t in trials} == {STEPS}
+    assert (finished.stat().st_mtime_ns, len(list(finished.parent.glob("checkpoints/*")))) == before
+    runs = runs_of(client)
+    assert set(runs) == {"toy_sweep"} | {t["name"] for t in trials}
+    assert {r.info.status for r in runs.values()} == {"FINISHED"}
+    for trial in trials:
+        history = client.get_metric_history(runs[trial["name"]].info.run_id, "eval/return")
+        assert [m.step for m in history] == list(range(1, STEPS + 1))

@@ -1,0 +1,230 @@
+"""The driver of a training run: what it leaves behind, how it goes on, how it fails."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from lmrl_ray import checkpoint
+from lmrl_ray import learner as learner_module
+from lmrl_ray.config import ConfigError
+from lmrl_ray.data import DataError, EpisodeDataset, EpisodeWriter
+from lmrl_ray.report.progress import Display
+from lmrl_ray.resolve import resolve_config, run_config_of
+from lmrl_ray.tracking import import_mlflow, tracking_uri
+from lmrl_ray.train import Hooks, read_config, resume, train
+
+STEPS = 8
+
+
+@pytest.fixture
+def client(out):
+    return import_mlflow().MlflowClient(tracking_uri(out))
+
+
+@pytest.fixture
+def config(toy, toy_policy, toy_data):
+    def make(algo="bc", task="toy", **over):
+        values = {
+            "plugins": [toy],
+            "init": str(toy_policy),
+            "data": str(toy_data),
+            "optimizer": {"engine": "torch"},
+            "training": {"steps": STEPS, "batch_episodes": 4, "save_every": 3, "log_every": 1},
+            "resources": {"slots": 5},
+        }
+        for key, value in over.items():
+            old = values.get(key)
+            values[key] = {**old, **value} if isinstance(old, dict) else value
+        return resolve_config(algo, task, options={k: v for k, v in values.items() if v is not None})
+
+    return make
+
+
+@pytest.fixture
+def hooks():
+    return Hooks(Display(quiet=True))
+
+
+def runs_of(client):
+    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+def weights(folder: Path):
+    last = checkpoint.latest(folder / "checkpoints")
+    return {k: v.tobytes() for k, v in load_file(last / "state" / "model.safetensors").items()}
+
+
+def stop_at(step, error):
+    """Hooks of a run that is stopped when `step` was logged."""
+
+    def on_metrics(now, _):
+        if now == step:
+            raise error
+
+    return Hooks(Display(quiet=True), on_metrics=on_metrics)
+
+
+def test_a_run_leaves_all_that_the_next_one_needs(config, out, hooks, client):
+    run = train(config(), out, hooks)
+    assert run.folder == out / "toy-bc-s0"
+    assert read_config(run.folder) == config()
+    assert [p.name for p in checkpoint.all_checkpoints(run.folder / "checkpoints")] == [
+        "step-000006",
+        "step-000008",
+    ]
+    assert json.loads((run.folder / "evaluation.json").read_text()) == run.evaluation.score.row()
+    assert run.evaluation.score.episodes == 10
+    recorded = client.get_run(run.mlflow_run)
+    assert recorded.info.status == "FINISHED"
+    assert recorded.data.metrics["final/return"] == run.evaluation.score.raw_return
+    assert recorded.data.params["training.batch_episodes"] == "4"
+    fingerprint = EpisodeDataset(config().data).fingerprint
+    assert recorded.data.params["data.fingerprint"] == fingerprint
+    assert [m.step for m in client.get_metric_history(run.mlflow_run, "loss")] == list(range(1, STEPS + 1))
+    kept = {a.path for a in client.list_artifacts(run.mlflow_run)}
+    assert kept == {"evaluation.json", "sample_episodes.txt", "policy"}
+
+
+def test_the_same_configuration_gives_the_same_weights_and_score(config, out, hooks):
+    first, second = (train(config(), out, hooks, name) for name in ("a", "b"))
+    assert weights(first.folder) == weights(second.folder)
+    assert first.evaluation.score == second.evaluation.score
+    assert first.evaluation.episodes == second.evaluation.episodes
+
+
+@pytest.mark.parametrize("algo", ["bc", "ilql"])
+@pytest.mark.parametrize("stop", [2, 5, 6])
+def test_an_interrupted_and_resumed_run_is_bit_by_bit_one_that_was_never_stopped(
+    config, out, hooks, client, algo, stop
+):
+    whole = train(config(algo), out, hooks, "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(config(algo), out, stop_at(stop, KeyboardInterrupt()), "stopped")
+    (interrupted,) = (r for r in runs_of(client) if r.info.run_name == "stopped")
+    assert interrupted.info.status == "KILLED"
+    resumed = resume("stopped", out, hooks)
+    assert weights(resumed.folder) == weights(whole.folder)
+    assert resumed.evaluation.score == whole.evaluation.score
+    assert resumed.mlflow_run == interrupted.info.run_id
+    assert client.get_run(resumed.mlflow_run).info.status == "FINISHED"
+    assert len(runs_of(client)) == 2
+    for key in ("loss", "seconds_per_step"):
+        history = client.get_metric_history(resumed.mlflow_run, key)
+        assert [m.step for m in history] == list(range(1, STEPS + 1))
+    theirs = [m.value for m in client.get_metric_history(whole.mlflow_run, "loss")]
+    assert [m.value for m in client.get_metric_history(resumed.mlflow_run, "loss")] == theirs
+
+
+def test_a_run_that_fails_is_marked_so_and_can_be_resumed(config, out, hooks, client):
+    with pytest.raises(RuntimeError, match="on the way"):
+        train(config(), out, stop_at(4, RuntimeError("on the way")), "failing")
+    assert [r.info.status for r in runs_of(client)] == ["FAILED"]
+    resume("failing", out, hooks)
+    assert [r.info.status for r in runs_of(client)] == ["FINISHED"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(
+    config, out, hooks, client, monkeypatch
+):
+    monkeypatch.setattr(learner_module.math, "isfinite", lambda x: not math.isnan(x) and x < -1)
+    with pytest.raises(FloatingPointError, match=r"lower optimizer\.lr"):
+        train(config(), out, hooks)
+    assert [r.info.status for r in runs_of(client)] == ["FAILED"]
+
+
+def test_a_finished_run_can_be_resumed_and_trains_no_further(config, out, hooks):
+    run = train(config(), out, hooks, "done")
+    again = resume("done", out, stop_at(STEPS, AssertionError("it trained")))
+    assert weights(again.folder) == weights(run.folder)
+    assert again.evaluation.score == run.evaluation.score
+
+
+def test_a_second_run_of_one_name_takes_another_folder(config, out, hooks):
+    first = train(config(), out, hooks, "same")
+    second = train(config(), out, hooks, "same")
+    assert first.folder != second.folder
+    assert second.folder.name.startswith("same-")
+
+
+def test_an_algorithm_that_needs_a_clone_trains_one_first(
+    config, out, hooks, toy_policy, client, monkeypatch
+):
+    quick = {"training": {"steps": 2}, "optimizer": {"engine": "torch"}}
+    monkeypatch.setattr("lmrl_ray.resolve.tuned_defaults", lambda algo, task: quick)
+    resolved = config("ilql", init=None, model={"name": str(toy_policy)}, training={"steps": 2})
+    run = train(resolved, out, hooks, "ilql")
+    assert read_config(out / "ilql-bc").algo == "bc"
+    start = json.loads((run.folder / "run.json").read_text())["start"]
+    assert Path(start).parents[1] == (out / "ilql-bc").resolve()
+    assert {r.info.run_name for r in runs_of(client)} == {"ilql", "ilql-bc"}
+
+
+def test_the_tasks_own_data_are_built_once_for_each_seed_and_simulator(config, out, hooks):
+    over = {"data": None, "data_episodes": 12, "training": {"steps": 1}}
+    first = train(config(**over), out, hooks, "a")
+    train(config(**over), out, hooks, "b")
+    train(config(**over, seed=1), out, hooks, "c")
+    train(config(**over, env={"log": str(out / "log")}), out, hooks, "d")
+    names = sorted(p.name for p in (out / "data").iterdir())
+    assert len(names) == 3
+    assert {"toy-12-s0.parquet", "toy-12-s1.parquet"} <= set(names)
+    assert len(EpisodeDataset(json.loads((first.folder / "run.json").read_text())["data"])) == 12
+
+
+def test_scores_on_the_way_are_logged(config, out, hooks, client):
+    run = train(config(training={"eval_every": 4, "eval_episodes": 5, "log_every": 100}), out, hooks)
+    history = client.get_metric_history(run.mlflow_run, "eval/return")
+    assert [m.step for m in history] == [4, 8]
+
+
+def test_evaluations_on_the_way_change_no_weight(config, out, hooks):
+    without = train(config(), out, hooks, "without")
+    with_them = train(config(training={"eval_every": 2, "eval_episodes": 5}), out, hooks, "with")
+    assert weights(without.folder) == weights(with_them.folder)
+
+
+@pytest.mark.parametrize(
+    ("over", "error"),
+    [
+        ({"data": "nowhere.parquet"}, "nowhere.parquet: there is no such file"),
+        ({"init": "nowhere"}, "nowhere: neither a folder nor a run"),
+        ({"init": None, "model": {"name": "./no-model"}}, "no-model"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_nothing(config, out, hooks, over, error):
+    there = sorted(p.name for p in out.iterdir())
+    with pytest.raises(ValueError, match=error):
+        train(config(**over), out, hooks)
+    assert sorted(p.name for p in out.iterdir()) == there
+
+
+def test_no_run_begins_on_an_empty_data_set(config, out, hooks, tmp_path):
+    with EpisodeWriter(tmp_path / "empty.parquet", "toy"):
+        pass
+    with pytest.raises(DataError, match="holds no episodes"):
+        train(config(data=str(tmp_path / "empty.parquet")), out, hooks)
+    assert not (out / "toy-bc-s0").exists()
+
+
+def test_no_run_begins_on_another_tasks_data(config, out, hooks):
+    with pytest.raises(ConfigError, match="holds episodes of toy, not of toy-free"):
+        train(config(task="toy-free"), out, hooks)
+
+
+def test_a_run_that_never_began_cannot_be_resumed(config, out, hooks):
+    (out / "begun").mkdir()
+    (out / "begun" / "config.yaml").write_text(yaml.safe_dump(config().dump()))
+    with pytest.raises(ConfigError, match="start it again"):
+        resume("begun", out, hooks)
+    with pytest.raises(ConfigError, match=r"run 'other' was not found .*begun"):
+        resume("other", out, hooks)
+
+
+def test_a_checkpoint_says_how_it_was_trained(config, out, hooks):
+    run = train(config(), out, hooks)
+    last = checkpoint.latest(run.folder / "checkpoints")
+    assert run_config_of(last) == config()
