@@ -8,8 +8,27 @@ from hypothesis import strategies as st
 from algos import models
 from algos.codec import TextCodec, TokenizerError
 
+
+def pretrained_like(texts, vocab_size):
+    """A byte-level tokenizer that merges as GPT-2's does, several newlines into one token too."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=["<|pad|>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<|pad|>")
+
+
 TEXTS = ("move left\n", "There is a wall above you.\n", "a\n\n\nb\n\n\na\n\n\nb\n\n\n" * 20)
-CODEC = TextCodec(models.train_tokenizer(TEXTS, 300), model_vocab_size=320)
+CODEC = TextCodec(pretrained_like(TEXTS, 300), model_vocab_size=320)
+OURS = TextCodec(models.train_tokenizer(TEXTS, 300))
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
@@ -17,10 +36,16 @@ def pieces(codec):
     return [codec.decode([i]) for i in range(len(codec.tokenizer))]
 
 
-@given(st.lists(unicode_text, max_size=5))
-def test_separately_encoded_segments_decode_to_their_concatenation(segments):
-    ids = np.concatenate([np.zeros(0, np.int32), *[CODEC.encode(s) for s in segments]])
-    assert CODEC.decode(ids) == "".join(segments)
+@pytest.mark.parametrize("codec", [CODEC, OURS], ids=["pretrained", "ours"])
+@given(segments=st.lists(unicode_text, max_size=5))
+def test_separately_encoded_segments_decode_to_their_concatenation(codec, segments):
+    ids = np.concatenate([np.zeros(0, np.int32), *[codec.encode(s) for s in segments]])
+    assert codec.decode(ids) == "".join(segments)
+
+
+def test_in_our_own_tokenizer_a_newline_is_a_token_of_its_own():
+    assert [text for text in pieces(OURS) if "\n" in text] == ["\n"]
+    assert len(OURS.newline) == 1
 
 
 def test_encoding_adds_no_token_and_shares_a_read_only_array():
