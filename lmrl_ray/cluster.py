@@ -17,12 +17,15 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
     """
     # Reports of the learner workers are polled at this interval; the default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    # Ray starts workers at niceness 15: on a busy machine the actors, who do the work, would starve.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     wanted = cpus_wanted(resources)
     if not ray.is_initialized():
         local = "RAY_ADDRESS" not in os.environ
         ray.init(
+            address="local" if local else None,
             num_cpus=max(os.cpu_count() or 1, wanted) if local else None,
             # The dashboard's state API is what ends the placement groups of a stopped trainer.
             include_dashboard=True if local else None,

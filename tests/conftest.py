@@ -14,6 +14,8 @@ from hypothesis import settings
 for _name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
     os.environ.pop(_name, None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers are 15 nicer than their driver by default: on a busy machine they would hardly start.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # The machines are shared and slow: an example that takes long is no failure, and a run is repeatable.
 settings.register_profile("lmrl", deadline=None, derandomize=True)
@@ -24,6 +26,7 @@ settings.load_profile("lmrl")
 def ray_cluster() -> Iterator[Any]:
     """The one Ray cluster of the session, with 4 logical CPUs; its users close what they start."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)

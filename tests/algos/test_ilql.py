@@ -552,14 +552,14 @@ def test_a_network_learns_to_do_what_no_episode_did(config):  # T4
     rule = context_rule(STITCH, start.max_tokens)
     batches = pack([encode_episode(e, start.codec, rule) for e in SEEN], 1000)
     fit(BC(BCConfig(), start), batches, steps=200, lr=1e-2)
-    algorithm = ILQL(ILQLConfig(**{"tau": 0.9, "polyak": 0.2, **config}), start)
-    fit(algorithm, batches, steps=250, lr=5e-3)
+    algorithm = ILQL(ILQLConfig(**{"tau": 0.9, "polyak": 0.5, **config}), start)
+    fit(algorithm, batches, steps=300, lr=5e-3)
     requests = [EpisodeRequest(i, i) for i in range(100)]
     cloned = returns(STITCH, Stitch, BC(BCConfig(), start).policy(), requests)
     assert np.mean(cloned) < 0.6
-    steered = returns(STITCH, Stitch, algorithm.policy(), requests, beta=16.0, min_p=0.1)
+    steered = returns(STITCH, Stitch, algorithm.policy(), requests, beta=32.0, min_p=0.1)
     assert np.mean(steered) > 0.95
-    assert returns(STITCH, Stitch, algorithm.policy(), requests[:1], mode="greedy", beta=16.0, min_p=0.1) == [
+    assert returns(STITCH, Stitch, algorithm.policy(), requests[:1], mode="greedy", beta=32.0, min_p=0.1) == [
         1.0
     ]
 
@@ -579,16 +579,9 @@ def test_a_three_by_three_maze_is_solved_from_random_walks():
     rule = context_rule(spec, start.max_tokens)
     batches = pack([encode_episode(w, start.codec, rule) for w in walks], 8192)
     fit(BC(BCConfig(observation_weight=1.0), start), batches, steps=200, lr=5e-3)
-    config = {
-        "tau": 0.9,
-        "gamma": 0.9,
-        "discount": "turn",
-        "backup": "turn",
-        "polyak": 0.2,
-        "initial_value": -3.0,
-    }
-    algorithm = ILQL(ILQLConfig(**config), start)
-    fit(algorithm, batches, steps=300, lr=2e-3)
+    options = {"tau": 0.9, "gamma": 0.9, "discount": "turn", "backup": "turn", "polyak": 0.2}
+    algorithm = ILQL(ILQLConfig(**options, initial_value=-3.0), start)
+    fit(algorithm, batches, steps=450, lr=5e-3)
     requests = [EpisodeRequest(i, i, task_id=i % env.num_tasks) for i in range(5 * env.num_tasks)]
     cloned = returns(spec, make_env, BC(BCConfig(), start).policy(), requests)
     assert np.mean(cloned) < -15
