@@ -38,6 +38,11 @@ def load_plugins(plugins: Iterable[str]) -> None:
             raise
 
 
+def absolute(plugins: Iterable[str]) -> tuple[str, ...]:
+    """The same plugins, for a process that has another working directory."""
+    return tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
+
+
 def _import(name: str) -> None:
     try:
         importlib.import_module(name)

@@ -28,6 +28,8 @@ from lmrl_ray.config import (
     parse_settings,
     validate,
 )
+from lmrl_ray.plugins import load_plugins
+from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
 from lmrl_ray.tracking import Tracker
@@ -230,6 +232,8 @@ def _trial(parameters: dict[str, Any], plan: _Plan, out: str, sweep_name: str) -
     """One trial: a run of its own, which a restarted trial goes on with."""
     from ray import tune
 
+    load_plugins(plan.base["plugins"])
+    load_plugins(plan.base.get("plugins") or ())
     name = f"{sweep_name}-{tune.get_context().get_trial_id()}"
     metric = plan.sweep["metric"]
 

@@ -33,6 +33,7 @@ from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
 from lmrl_ray.journal import JournalReader
 from lmrl_ray.learner import LearnerJob, LocalContext, learn
+from lmrl_ray.plugins import absolute
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_of
 from lmrl_ray.rollout import make_rollouts
@@ -111,12 +112,15 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
 
 
 def prepare(config: RunConfig, out: Path, hooks: Hooks, name: str) -> RunConfig:
-    """The same configuration with its data built and its clone trained, for several runs to share."""
+    """The same configuration for several runs to share, wherever they work: data built, clone trained."""
     dataset = _dataset(config, out, hooks.display)
-    config = config.model_copy(update={"data": str(dataset.path.resolve())})
-    if config.init is None and get_algorithm(config.algo).starts_from_clone:
-        return config.model_copy(update={"init": _clone(config, f"{name}-bc", out, dataset, hooks)})
-    return config
+    init = config.init
+    if init is not None:
+        init = str(find_policy(init, out).resolve())
+    elif get_algorithm(config.algo).starts_from_clone:
+        init = _clone(config, f"{name}-bc", out, dataset, hooks)
+    shared = {"data": str(dataset.path.resolve()), "init": init, "plugins": absolute(config.plugins)}
+    return config.model_copy(update=shared)
 
 
 def read_config(folder: Path) -> RunConfig:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lmrl_ray.plugins import absolute
+
 
 def train_options(
     data: Path | None,
@@ -23,6 +25,6 @@ def train_options(
         "model": None if model is None else {"name": model},
         "resources": {k: v for k, v in resources.items() if v is not None} or None,
         "seed": seed,
-        "plugins": [str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins or []] or None,
+        "plugins": absolute(plugins or []) or None,
     }
     return {k: v for k, v in given.items() if v is not None}

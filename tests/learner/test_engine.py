@@ -265,7 +265,7 @@ def test_the_loss_of_a_step_is_the_mean_over_action_tokens_however_they_are_port
         losses.append(engine.train_step(batches, lr=1e-3)["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
     count = whole[0].num_actions
-    assert losses[0] == pytest.approx(float(algorithm(whole[0].normalized_by(1)).value) / count, rel=1e-5)
+    assert losses[0] == pytest.approx(algorithm(whole[0].normalized_by(1)).value.item() / count, rel=1e-5)
 
 
 def test_weight_decay_spares_biases_and_norms():

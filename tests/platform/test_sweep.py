@@ -130,8 +130,13 @@ def test_the_sweep_that_comes_with_the_project_is_sound():
 
 
 @pytest.mark.slow
-def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(sweep_file, out, client, ray_cluster):
-    result = run_sweep(sweep_file(), out, 0, Hooks(Display(quiet=True)), max_concurrent=2)
+def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(
+    sweep_file, out, client, ray_cluster, toy, toy_policy, monkeypatch
+):
+    # Trials work elsewhere: what the file names from here must be found from there.
+    monkeypatch.chdir(toy_policy.parent)
+    relative = {"init": toy_policy.name, "plugins": [os.path.relpath(toy)]}
+    result = run_sweep(sweep_file(config=relative), out, 0, Hooks(Display(quiet=True)), max_concurrent=2)
     runs = runs_of(client)
     parent = runs.pop("toy_sweep")
     assert parent.info.run_id == result.mlflow_run
