@@ -29,7 +29,6 @@ from lmrl_ray.config import (
     validate,
 )
 from lmrl_ray.plugins import load_plugins
-from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
 from lmrl_ray.tracking import Tracker
@@ -233,7 +232,6 @@ def _trial(parameters: dict[str, Any], plan: _Plan, out: str, sweep_name: str) -
     from ray import tune
 
     load_plugins(plan.base["plugins"])
-    load_plugins(plan.base.get("plugins") or ())
     name = f"{sweep_name}-{tune.get_context().get_trial_id()}"
     metric = plan.sweep["metric"]
 

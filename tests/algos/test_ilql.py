@@ -539,12 +539,12 @@ def returns(spec, make_env, policy, requests, **decoding):
 @pytest.mark.parametrize(
     "config",
     [
-        {"discount": "turn", "gamma": 1.0},
+        {"discount": "turn", "backup": "turn", "gamma": 1.0},
         {"tie_heads": True, "gamma": 0.99},
         {"cql_weight": 0.001, "initial_value": -0.5},
         {"backup": "n-step", "n_step": 2, "gamma": 1.0},
     ],
-    ids=["turn discount", "tied heads", "cql", "n-step"],
+    ids=["turns", "tied heads", "cql", "n-step"],
 )
 @pytest.mark.slow
 def test_a_network_learns_to_do_what_no_episode_did(config):  # T4
