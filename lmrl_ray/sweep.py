@@ -8,7 +8,9 @@ continues from its own checkpoint when the sweep is resumed.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +30,7 @@ from lmrl_ray.config import (
     parse_settings,
     validate,
 )
+from lmrl_ray.journal import read as read_journal
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
@@ -202,7 +205,7 @@ def _tune(plan: _Plan, folder: Path, out: Path, seed: int, max_concurrent: int |
         tuner = tune.Tuner.restore(
             str(folder), trainable=trainable, param_space=space, resume_unfinished=True, restart_errored=True
         )
-        return tuner.fit()
+        return _fit(tuner)
     scheduler = FIFOScheduler()
     if sweep.asha is not None:
         scheduler = ASHAScheduler(
@@ -224,7 +227,13 @@ def _tune(plan: _Plan, folder: Path, out: Path, seed: int, max_concurrent: int |
         ),
         run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
     )
-    return tuner.fit()
+    return _fit(tuner)
+
+
+def _fit(tuner: Any) -> Any:
+    """What Ray prints is not the command's result."""
+    with redirect_stdout(sys.stderr):
+        return tuner.fit()
 
 
 def _trial(parameters: dict[str, Any], plan: _Plan, out: str, sweep_name: str) -> None:
@@ -241,6 +250,11 @@ def _trial(parameters: dict[str, Any], plan: _Plan, out: str, sweep_name: str) -
 
     hooks = Hooks(Display(quiet=True), on_metrics=report, parent_run=plan.parent_run)
     if (Path(out) / name / "run.json").is_file():
+        # Tune may not have seen the last score before the driver died.
+        journal = read_journal(Path(out) / name / "metrics.jsonl")
+        scored = [e for e in journal if metric in e.metrics]
+        if scored:
+            report(scored[-1].step, scored[-1].metrics)
         resume(name, Path(out), hooks)
     else:
         train(trial_config(plan.base, parameters, "trial"), Path(out), hooks, name)

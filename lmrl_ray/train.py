@@ -188,6 +188,10 @@ def following_status(tracker: Tracker) -> Iterator[None]:
     except KeyboardInterrupt:
         tracker.finish("KILLED")
         raise
+    except SystemExit as stopped:
+        # So Ray Tune ends a trial that its scheduler has seen enough of.
+        tracker.finish("FAILED" if stopped.code else "FINISHED")
+        raise
     except BaseException:
         tracker.finish("FAILED")
         raise

@@ -193,6 +193,7 @@ LIGHTS = TaskSpec(
 )
 
 
+@pytest.mark.slow
 def test_it_clones_a_deterministic_player():
     algorithm = cloner()
     tokens = encoded(algorithm, EPISODES[:2])

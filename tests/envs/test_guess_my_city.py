@@ -364,7 +364,7 @@ def test_raw_conversations_are_read_too():
 
 def test_reading_in_small_chunks_changes_nothing(monkeypatch):
     whole = list(read_published(FIXTURES / "lines.json"))
-    monkeypatch.setattr(published, "_CHUNK", 7)
+    monkeypatch.setattr("envs.json_list._CHUNK", 7)
     assert list(read_published(FIXTURES / "lines.json")) == whole
 
 

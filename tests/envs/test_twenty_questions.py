@@ -486,6 +486,6 @@ def test_a_file_that_is_no_list_or_is_cut_off_is_refused(tmp_path, text):
 
 
 def test_records_may_straddle_the_chunks_of_a_large_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("envs.twenty_questions.published._CHUNK", 7)
+    monkeypatch.setattr("envs.json_list._CHUNK", 7)
     episodes = list(read_published(FIXTURES / "published.json"))
     assert [e.length for e in episodes] == [2, 2, 20]
