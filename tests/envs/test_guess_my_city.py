@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.conformance import check_env
-from envs.guess_my_city import phrasing, published
+from envs.guess_my_city import phrasing
 from envs.guess_my_city.behaviour import Behaviour, Expert, Random
 from envs.guess_my_city.env import FIRST_OBSERVATION, GuessMyCityEnv
 from envs.guess_my_city.facts import load_cities
