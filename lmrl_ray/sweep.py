@@ -255,7 +255,8 @@ def _trial(parameters: dict[str, Any], plan: _Plan, out: str, sweep_name: str) -
         scored = [e for e in journal if metric in e.metrics]
         if scored:
             report(scored[-1].step, scored[-1].metrics)
-        resume(name, Path(out), hooks)
+        if not (Path(out) / name / "evaluation.json").is_file():
+            resume(name, Path(out), hooks)
     else:
         train(trial_config(plan.base, parameters, "trial"), Path(out), hooks, name)
 
