@@ -70,6 +70,9 @@ class TaskSpec:
     """By algorithm id: bc, filtered-bc, mc, ilql, ppo, online-filtered-bc, gpt-4."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the environment; `make(**overrides)` adds to them."""
+    instructions: str = ""
+    """The rules for a player who has never seen the task (a prompted language model): what an observation
+    tells, every legal action, what earns and costs, when it ends. With the default arguments."""
     actions: tuple[str, ...] | None = None
     """All legal actions, where they are always the same few."""
     data_entry: str | None = None

@@ -5,7 +5,24 @@ Source: LMRL-Gym, section 4 and appendix C.8. Importing this package reads no da
 
 from __future__ import annotations
 
+from envs.car_dealer.cars import BRANDS, FEATURES, TYPES
 from envs.registry import PaperRow, Scale, TaskSpec, register
+
+_RULES = f"""\
+You sell cars and speak first (the first observation is only "Start"). The buyer wants a certain car and
+has a budget; both are hidden. An action is one line of what you say, any text: greet, ask for the brand,
+the type, the features or the budget, offer one car ("Here is a Lexus sedan with a sunroof."), name one
+price for it ("I can let you have it for $32,000."), come down with the price, or take the buyer's offer
+("It's a deal."). Say one such thing at a time; several cars or several prices in one line are not
+understood.
+Brands: {", ".join(BRANDS)}.
+Types: {", ".join(TYPES)}.
+Features: {", ".join(FEATURES)}.
+Another brand or type than the wished one is not bought. A buyer with whom nothing new happens for some
+turns leaves. The game ends when the buyer buys or leaves, at the latest after 25 lines of yours. You are
+paid at the end only: for a sale by the price (the higher, the better, against the buyer's budget and the
+list price), and without a sale nothing, or less than nothing where the buyer could have paid more than
+the list price."""
 
 CAR_DEALER = register(
     TaskSpec(
@@ -17,6 +34,7 @@ CAR_DEALER = register(
             "(reward=revenue)."
         ),
         entry="envs.car_dealer.env:CarDealer",
+        instructions=_RULES,
         observation="dialogue",
         horizon=25,
         window=None,

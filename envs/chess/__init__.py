@@ -9,12 +9,20 @@ from __future__ import annotations
 from envs.registry import PaperRow, Scale, TaskSpec, register
 
 _TEST_POSITIONS = 645
+_RULES = """\
+Each observation is the board as FEN with a space between all characters; White is to move, and White is you.
+Black's reply is already on the board. An action is one legal move of White in standard algebraic notation
+(SAN), e.g. "Nf3", "exd5", "Rae1", "e8=Q", "O-O" or "O-O-O"; it may be written with spaces between the
+characters ("N f 3"), and the signs for check and mate may be left out. Every move that the rules of chess
+allow is a legal action. A move that is illegal, or not written as a move, costs 1 and leaves the board as it
+is. Giving mate earns 1, being mated costs 1, a draw is 0. After 400 turns the game is cut off."""
 
 CHESS = register(
     TaskSpec(
         id="chess",
         family="chess",
         description="Play White against Stockfish at Elo 1350; an illegal move costs 1.",
+        instructions=f"You play a game of chess against an engine and have to win it.\n{_RULES}",
         entry="envs.chess.env:ChessEnv",
         observation="full",
         horizon=400,
@@ -55,6 +63,10 @@ ENDGAMES = register(
         id="chess-endgames",
         family="chess",
         description="Win a chess endgame (queen, rook, or both) against Stockfish at Elo 1350.",
+        instructions=(
+            "You play a chess endgame against an engine: you have a king and a queen, a rook, both, or two "
+            f"rooks against a lone king, and have to give mate.\n{_RULES}"
+        ),
         entry="envs.chess.env:EndgamesEnv",
         observation="full",
         horizon=400,

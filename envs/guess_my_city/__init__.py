@@ -2,12 +2,22 @@
 
 from envs.registry import PaperRow, Scale, TaskSpec, register
 
+_RULES = """\
+The other one is from one of a hundred large or well-known cities of the world; find out which, with as
+few questions as possible and at most twenty. An action is one short question, open ("What language is
+spoken in your city?") or answered by yes or no ("Is your city in Europe?", "Is it on the sea?"). What the
+other one does not know is answered "I can't say.". To guess, name one city, e.g. "Are you from Lima?": if
+it is the right one you have won. Name one city at a time, and ask one question at a time. Each action
+costs 1, whatever the answer; the one that names the city costs nothing. Legal actions are all questions;
+use the twentieth for a guess."""
+
 register(
     TaskSpec(
         id="guess-my-city",
         family="guess_my_city",
         description="Find out by at most twenty questions which city the other one is from.",
         entry="envs.guess_my_city.env:GuessMyCityEnv",
+        instructions=_RULES,
         observation="dialogue",
         horizon=20,
         window=None,

@@ -14,6 +14,23 @@ _TABLE1 = {
     "std_return": 24.5,
 }
 _ACTIONS = ("move left\n", "move right\n", "move up\n", "move down\n")
+_MOVES = """\
+There are four legal actions, to be written exactly so: "move left", "move right", "move up", "move down".
+A move into a wall leaves you where you are, and counts as a move. Each move costs 1; the one that reaches the
+goal costs nothing and ends the game. Any other text costs 4 and changes nothing. After 100 moves the game is
+lost."""
+_FULL_RULES = f"""\
+You are in a maze and have to reach its goal in as few moves as possible. Each observation tells the position
+of the goal, your own position, and on which sides of you there is a wall. A position is "row, column": rows
+are counted from the top, columns from the left. So "move down" adds 1 to your row and "move up" takes 1 from
+it; "move right" adds 1 to your column and "move left" takes 1 from it. The digits of a number are written
+apart: "1 0" is ten.
+{_MOVES}"""
+_PARTIAL_RULES = f"""\
+You are in a maze and have to reach its goal in as few moves as possible. Neither your position nor the goal's
+is told: each observation only tells on which sides of you there is a wall. You have to find out where you are
+from the walls that you have seen and the moves that you have made.
+{_MOVES}"""
 
 register(
     TaskSpec(
@@ -28,6 +45,7 @@ register(
         forget_on_invalid=True,
         scale=Scale(minimum=-101.0, average=-83.0, maximum=-6.84),
         max_action_tokens=8,
+        instructions=_FULL_RULES,
         actions=_ACTIONS,
         baselines=_SHARED_BASELINES | {"optimal": "envs.maze.baselines:OptimalFullPolicy"},
         best_baseline="optimal",
@@ -63,6 +81,7 @@ register(
         forget_on_invalid=True,
         scale=Scale(minimum=-101.0, average=-83.0, maximum=-25.75),
         max_action_tokens=8,
+        instructions=_PARTIAL_RULES,
         actions=_ACTIONS,
         baselines=_SHARED_BASELINES | {"optimal": "envs.maze.baselines:OptimalPartialPolicy"},
         best_baseline="optimal",

@@ -1,12 +1,36 @@
 """Text-nav, fully and partially observed: a house, a fridge and some stale food."""
 
 from envs.registry import PaperRow, Scale, TaskSpec, register
+from envs.text_nav.house import ROOMS, THINGS
 
 _BASELINES = {
     "random": "envs.text_nav.behaviour:RandomPlayer",
     "behaviour": "envs.text_nav.behaviour:HalfOptimalPlayer",
     "optimal": "envs.text_nav.behaviour:OptimalPlayer",
 }
+_COMMANDS = f"""\
+The commands are:
+go north, go south, go east, go west
+take THING (from the floor), take THING from table, take THING from chest, take THING from fridge
+put THING on table, insert THING into chest, insert THING into fridge, drop THING
+open chest, open fridge, close chest, close fridge
+eat stale food, eat fresh food, eat fruit
+A THING is one of: {", ".join(THINGS)}.
+Each observation ends in the list of those that can be carried out now; choose one of the list and write it
+exactly as it stands there. Anything else does nothing and uses up a turn. You have 15 commands. Closing the
+fridge with the stale food in it wins (1 point). Eating the stale food loses the game (0 points), and so does
+using up the commands."""
+_FULL_RULES = f"""\
+You are in a house of eight rooms: {", ".join(ROOMS)}.
+Somewhere lies stale food: it has to be put into the fridge, and the fridge has to be closed. Each
+observation tells what came of your last command (after a walk: what the room holds and where it leads), then
+which room you are in and what you carry.
+{_COMMANDS}"""
+_PARTIAL_RULES = f"""\
+You are in a house of eight rooms. Somewhere lies stale food: it has to be put into the fridge, and the fridge
+has to be closed. Each observation tells what came of your last command (after a walk: what the room holds and
+where it leads). No room is ever named and what you carry is not told again: remember it.
+{_COMMANDS}"""
 _TABLE1 = {
     "mean_length": 12.2,
     "std_length": 8.77,
@@ -22,6 +46,7 @@ register(
         description="Put the stale food into the fridge; the room and the inventory are told.",
         entry="envs.text_nav.env:TextNav",
         kwargs={"observation": "full"},
+        instructions=_FULL_RULES,
         observation="full",
         horizon=15,
         window=None,
@@ -54,6 +79,7 @@ register(
         description="Put the stale food into the fridge; no room is named, no inventory told.",
         entry="envs.text_nav.env:TextNav",
         kwargs={"observation": "partial"},
+        instructions=_PARTIAL_RULES,
         observation="partial",
         horizon=15,
         window=None,

@@ -2,12 +2,22 @@
 
 from envs.registry import PaperRow, Scale, TaskSpec, register
 
+_RULES = """\
+The other one thinks of an everyday object; find out which, with as few questions as possible and at most
+twenty. An action is one short question that can be answered yes or no, e.g. "Is it an animal?", "Can you
+eat it?", "Is it bigger than a dog?". Ask one thing at a time and not in the negative. The answer is
+"Yes.", "No.", "I'm not sure." or, where the question is not understood, "I can't answer that.". To guess,
+name the object in a question that holds nothing else, e.g. "Is it a cat?": if that is the object you have
+won. Each question costs 1, whatever the answer; the one that names the object costs nothing. Legal
+actions are all questions; use the twentieth for a guess."""
+
 register(
     TaskSpec(
         id="twenty-questions",
         family="twenty_questions",
         description="find one of 158 everyday objects with at most 20 yes/no questions",
         entry="envs.twenty_questions.env:TwentyQuestionsEnv",
+        instructions=_RULES,
         observation="dialogue",
         horizon=20,
         window=None,

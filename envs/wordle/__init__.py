@@ -1,6 +1,18 @@
 """Wordle (LMRL-Gym, "Wordle")."""
 
 from envs.registry import PaperRow, Scale, TaskSpec, register
+from envs.wordle.rules import load_vocabulary
+
+_RULES = f"""\
+Find a hidden word of five letters in at most six guesses. A guess is one of the words listed below (no
+other word is legal), in lower case; its letters may be written with spaces between them. Each guess is
+answered by five marks, one for each letter: g, the letter is right and in the right place; y, the letter
+is in the word, at another place; b, the letter is not in the word. Each position is marked by itself: a
+letter that the word holds once is marked y at both places of a guess that holds it twice. A guess that is
+not in the list is answered by an empty line: it tells nothing and uses up a try. Each guess costs 1, but
+the one that is the word costs nothing and ends the game. The hidden word is one of the list, all equally
+likely:
+{" ".join(load_vocabulary())}"""
 
 register(
     TaskSpec(
@@ -8,6 +20,7 @@ register(
         family="wordle",
         description="Find a hidden word of five letters in six tries.",
         entry="envs.wordle.env:WordleEnv",
+        instructions=_RULES,
         observation="partial",
         horizon=6,
         window=None,
