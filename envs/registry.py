@@ -6,9 +6,15 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from envs.core import Episode, ScriptedPolicy, TextEnv, play_episode
+
+if TYPE_CHECKING:
+    from envs.answering import OtherSide
+
+ANSWERS = "-answers"
+"""`TASK-answers` is a dialogue task from its other side (`envs.answers`)."""
 
 
 class UnknownTaskError(ValueError):
@@ -79,6 +85,10 @@ class TaskSpec:
     """A function (spec, env, seed) -> Episode, where data are not simply `behaviour` at play."""
     reader_entry: str | None = None
     """A function (path) -> Iterator[Episode] over the published file format."""
+    other_side: str | None = None
+    """An `OtherSide`, where someone answers whom a language model can replace."""
+    listed: bool = True
+    """False for what is no game of its own: `TASK-answers`."""
     forget_on_invalid: bool = False
     """An unparseable action wipes the context window (maze)."""
     eval_tasks: tuple[int, ...] | None = None
@@ -93,9 +103,24 @@ class TaskSpec:
         return kind
 
     def make(self, **overrides: Any) -> TextEnv:
-        """A new environment. TypeError for an argument that the environment does not have."""
-        env: TextEnv = _load(self.entry)(**{**self.kwargs, **overrides})
+        """A new environment; `simulator="lm:PATH"` and the like: see `envs.answering.with_simulator`.
+
+        TypeError for an argument that the environment does not have, ValueError for a wrong value.
+        """
+        arguments = {**self.kwargs, **overrides}
+        if "simulator" in arguments or "base_url" in arguments:
+            from envs.answering import with_simulator
+
+            arguments = with_simulator(self, arguments)
+        env: TextEnv = _load(self.entry)(**arguments)
         return env
+
+    def side(self) -> OtherSide:
+        """How a language model answers here; ValueError where nobody does."""
+        if self.other_side is None:
+            raise ValueError(f"{self.id}: nobody answers here whom a language model could replace")
+        side: OtherSide = _load(self.other_side)
+        return side
 
     def baseline(self, name: str) -> ScriptedPolicy:
         """A scripted policy by name; ValueError names those there are."""
@@ -146,6 +171,11 @@ def register(spec: TaskSpec) -> TaskSpec:
 def get_task(task: str) -> TaskSpec:
     """The spec of a task by id, e.g. "maze-fo". UnknownTaskError names the nearest known id."""
     known = task_ids()
+    game = task.removesuffix(ANSWERS)
+    if task not in _TASKS and game in known and game != task:
+        from envs.answers import answers_task
+
+        register(answers_task(game))
     if task not in _TASKS:
         near = difflib.get_close_matches(task, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -158,7 +188,8 @@ def task_ids() -> list[str]:
     for family in _FAMILIES:
         import_module(family)
     place = {family.rpartition(".")[2]: i for i, family in enumerate(_FAMILIES)}
-    return sorted(_TASKS, key=lambda name: place.get(_TASKS[name].family, len(place)))
+    listed = [name for name, spec in _TASKS.items() if spec.listed]
+    return sorted(listed, key=lambda name: place.get(_TASKS[name].family, len(place)))
 
 
 def make(task: str, **overrides: Any) -> TextEnv:

@@ -64,6 +64,7 @@ CAR_DEALER = register(
             "gpt-4": PaperRow(None, 53.5),
         },
         reader_entry="envs.car_dealer.published:read_published",
+        other_side="envs.car_dealer.answering:SIDE",
         quick_episodes=100,
         paper_episodes=500,
     )

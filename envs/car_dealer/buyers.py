@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -93,6 +93,20 @@ class Buyer:
         missing, unwanted = len(self.wish.features) - right, len(car.features) - right
         fit = 100 - _MISSING_FEATURE * missing - _UNWANTED_FEATURE * unwanted
         return round_down(self.reservation * progress * fit // (10_000 * temper.rounds))
+
+    def secrets(self) -> dict[str, Any]:
+        """The record as plain values: for experts and critics, not for the seller."""
+        return {
+            "buyer": self.information,
+            "brand": self.wish.brand,
+            "type": self.wish.type,
+            "features": [name for name in FEATURES if name in self.wish.features],
+            "budget": self.budget,
+            "msrp": self.wish.msrp,
+            "reservation": self.reservation,
+            "rounds": self.temper.rounds,
+            "patience": self.temper.patience,
+        }
 
     @property
     def information(self) -> str:

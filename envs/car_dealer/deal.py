@@ -8,7 +8,6 @@ buyer whose budget is *below* the list price; here that costs nothing.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -16,9 +15,6 @@ from envs.car_dealer.buyers import Buyer
 
 RewardMode = Literal["fancy", "revenue"]
 REWARD_MODES: Final = ("fancy", "revenue")
-_PUBLISHED_DECISION: Final = re.compile(
-    r"\s*Output: Decision=(Accept|Reject) MSRP=\$([1-9][0-9,]*)(?: Buy Price=\$([0-9][0-9,]*))?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +48,3 @@ def best_return(buyer: Buyer, mode: RewardMode) -> float:
     """
     sale = Decision(accepted=True, msrp=buyer.wish.msrp, price=buyer.reservation)
     return reward_of(sale, buyer.budget, mode)
-
-
-def split_decision(line: str) -> tuple[str, Decision | None]:
-    """A buyer's line as the seller sees it, and the decision that its published suffix states.
-
-    For buyers played by a language model trained on the published data: their last line ends in
-    "Output: Decision=Accept MSRP=$27,000 Buy Price=$25,500". A price after a Reject is ignored.
-    """
-    found = _PUBLISHED_DECISION.search(line)
-    if found is None:
-        return line, None
-    verdict, msrp, price = found.groups()
-    accepted = verdict == "Accept"
-    paid = int(price.replace(",", "")) if accepted and price else None
-    visible = line[: found.start()] + line[found.end() :]
-    return visible, Decision(accepted, int(msrp.replace(",", "")), paid)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 
 from envs.car_dealer.buyers import Buyer
-from envs.car_dealer.cars import FEATURES, Car, feature_noun, listed, round_down
+from envs.car_dealer.cars import Car, feature_noun, listed, round_down
 from envs.car_dealer.deal import Decision
 from envs.car_dealer.hearing import Heard, hear
 from envs.car_dealer.voice import dollars, slots_of, voice_of
@@ -128,19 +128,8 @@ class RuleBuyer:
 
     def privileged(self) -> dict[str, Any]:
         buyer, car = self._buyer, self._car()
-        return {
-            "buyer": buyer.information,
-            "brand": buyer.wish.brand,
-            "type": buyer.wish.type,
-            "features": [name for name in FEATURES if name in buyer.wish.features],
-            "budget": buyer.budget,
-            "msrp": buyer.wish.msrp,
-            "reservation": buyer.reservation,
-            "limit": buyer.limit(car or buyer.wish, self._talks.concessions),
-            "rounds": buyer.temper.rounds,
-            "patience": buyer.temper.patience,
-            "talks": self.get_state(),
-        }
+        limit = buyer.limit(car or buyer.wish, self._talks.concessions)
+        return {**buyer.secrets(), "limit": limit, "talks": self.get_state()}
 
     def get_state(self) -> State:
         return asdict(self._talks)

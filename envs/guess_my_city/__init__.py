@@ -31,6 +31,7 @@ register(
         best_baseline="expert",
         data_episodes=100_000,
         reader_entry="envs.guess_my_city.published:read_published",
+        other_side="envs.guess_my_city.answering:SIDE",
         table1={
             "mean_length": 18.8,
             "std_length": 4.57,

@@ -47,6 +47,7 @@ register(
             "gpt-4": PaperRow(-13.0, 95.7),
         },
         reader_entry="envs.twenty_questions.published:read_published",
+        other_side="envs.twenty_questions.answering:SIDE",
         eval_tasks=tuple(range(158)),
         quick_episodes=158,
         paper_episodes=790,

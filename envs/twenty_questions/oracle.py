@@ -22,7 +22,8 @@ class Oracle(Protocol):
     """Answers questions about an object that it knows by its number in the published list."""
 
     kind: str
-    """What answers, for the records: kb (this table) or lm."""
+    """What answers, for the records: kb (this table), lm or api. The last two are asked by several threads
+    at a time."""
 
     def answer(self, object_id: int, question: str) -> str:
         """One of `ANSWERS`; the environment takes anything else for `NOT_UNDERSTOOD`."""

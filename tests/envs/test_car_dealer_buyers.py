@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from envs.car_dealer.buyers import BUDGETS, NUM_BUYERS, NUM_TRAIN, PERSONALITIES, all_buyers
 from envs.car_dealer.cars import BRANDS, FEATURES, TYPES, Car
-from envs.car_dealer.deal import Decision, reward_of, split_decision
+from envs.car_dealer.deal import Decision, reward_of
 
 BUYER_IDS = st.integers(0, NUM_BUYERS - 1)
 
@@ -74,22 +74,3 @@ def test_losing_a_buyer_is_never_rewarded():
 def test_a_deal_without_its_prices_is_worth_nothing():
     assert reward_of(Decision(accepted=True, msrp=20_000), 30_000, "fancy") == 0.0
     assert reward_of(Decision(accepted=True, msrp=0, price=9), 30_000, "fancy") == 0.0
-
-
-@pytest.mark.parametrize(
-    ("line", "visible", "decision"),
-    [
-        (
-            "Fine. Output: Decision=Accept MSRP=$27,000 Buy Price=$25,500",
-            "Fine.",
-            Decision(True, 27_000, 25_500),
-        ),
-        ("No. Output: Decision=Reject MSRP=$27,000", "No.", Decision(False, 27_000)),
-        ("Output: Decision=Reject MSRP=$9 Buy Price=$5", "", Decision(False, 9)),
-        ("Output: Decision=Accept MSRP=$27,000", "", Decision(True, 27_000)),
-        ("Output: Decision=Accept MSRP=$0", "Output: Decision=Accept MSRP=$0", None),
-        ("I accept.", "I accept.", None),
-    ],
-)
-def test_a_published_decision_is_split_from_the_line(line, visible, decision):
-    assert split_decision(line) == (visible, decision)
