@@ -130,6 +130,28 @@ def load(name: str | Path) -> LanguageModel:
     return LanguageModel(model, TextCodec(tokenizer, model.config.vocab_size))
 
 
+def load_seq2seq(name: str | Path) -> tuple[Any, Any]:
+    """An encoder-decoder model and its tokenizer, by Hugging Face name or folder, in fp32.
+
+    It can be asked for lines of text, not trained. ModelError when it is not there.
+    """
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    quiet_transformers()
+    with _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+    return model, tokenizer
+
+
+def is_encoder_decoder(name: str | Path) -> bool:
+    """Whether the model, by Hugging Face name or folder, is one. ModelError when it is not there."""
+    from transformers import AutoConfig
+
+    with _explained(name):
+        return bool(AutoConfig.from_pretrained(name).is_encoder_decoder)
+
+
 def check(name: str | Path) -> None:
     """ModelError, without loading any weights, when there is no such model."""
     with _explained(name):
