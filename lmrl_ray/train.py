@@ -71,7 +71,7 @@ class Hooks:
 
 def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -> TrainedRun:
     """Start a run and see it through. A run that fails is marked so, and can be resumed."""
-    folder = _new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
+    folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
     try:
         files, tracker = _set_up(config, folder, out, hooks)
     except BaseException:
@@ -82,14 +82,14 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
 
 
 def _set_up(config: RunConfig, folder: Path, out: Path, hooks: Hooks) -> tuple[RunFiles, Tracker]:
-    _write(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
-    dataset = _dataset(config, out, hooks.display)
+    write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
+    dataset = task_dataset(config, out, hooks.display)
     start = _start(config, folder, out, dataset, hooks)
     tracker = Tracker(out, folder.name, parent_id=hooks.parent_run)
     tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
     tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
     files = RunFiles(str(dataset.path.resolve()), start, tracker.run_id)
-    _write(folder / "run.json", json.dumps(asdict(files)))
+    write_whole(folder / "run.json", json.dumps(asdict(files)))
     return files, tracker
 
 
@@ -113,7 +113,7 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
 
 def prepare(config: RunConfig, out: Path, hooks: Hooks, name: str) -> RunConfig:
     """The same configuration for several runs to share, wherever they work: data built, clone trained."""
-    dataset = _dataset(config, out, hooks.display)
+    dataset = task_dataset(config, out, hooks.display)
     init = config.init
     if init is not None:
         init = str(find_policy(init, out).resolve())
@@ -171,7 +171,7 @@ def _final_evaluation(config: RunConfig, folder: Path, hooks: Hooks) -> Evaluati
 
 def _record(folder: Path, tracker: Tracker, evaluation: Evaluation) -> None:
     row = evaluation.score.row()
-    _write(folder / "evaluation.json", json.dumps(row, indent=1))
+    write_whole(folder / "evaluation.json", json.dumps(row, indent=1))
     tracker.log_scores({f"final/{k}": v for k, v in evaluation.score.metrics().items()})
     tracker.log_table([row], "evaluation.json")
     samples = "\n---\n".join(e.text for e in evaluation.episodes[:5])
@@ -225,7 +225,7 @@ def _following(job: LearnerJob, config: RunConfig, tracker: Tracker, hooks: Hook
             reader.close()
 
 
-def _dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDataset:
+def task_dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDataset:
     """The data file that is named, or the task's own, built once for each size and seed."""
     if config.data is not None:
         dataset = EpisodeDataset(config.data, require_nonempty=True)
@@ -284,7 +284,7 @@ def _clone(config: RunConfig, name: str, out: Path, dataset: EpisodeDataset, hoo
     return str(find_policy(str(run.folder), out).resolve())
 
 
-def _new_folder(out: Path, name: str) -> Path:
+def new_folder(out: Path, name: str) -> Path:
     """A folder of that name below `out` that nobody has, with the time in it where one has."""
     folder = out / name
     if folder.exists():
@@ -296,7 +296,7 @@ def _new_folder(out: Path, name: str) -> Path:
     return folder
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write beside and rename."""
     beside = path.with_name(f".{path.name}.tmp")
     with checkpoint.disk_errors(beside):
