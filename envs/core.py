@@ -9,7 +9,7 @@ so a seed determines the episode.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -59,6 +59,9 @@ class TextEnv(gymnasium.Env[str, str], ABC):
 
     num_tasks: int = 1
     """Distinct tasks that `options={"task_id": i}` selects (starts, secret words, buyers ...)."""
+
+    split_tasks: Sequence[int] | None = None
+    """Task ids of the split (train, held-out) that it was made for and draws from; None where it has all."""
 
     simulator: str = "rule"
     """What answers: rule, kb (a knowledge base), engine or lm. Stands in every record."""
@@ -222,6 +225,13 @@ def play_episode(
     policy: ScriptedPolicy,
     *,
     task: str,
+    def played(self, action: str) -> None:
+        """Told after `act` that somebody else, whose game it follows, played `action` instead.
+
+        A policy that reads the latest observation alone has nothing to do.
+        """
+        return
+
     seed: int,
     task_id: int | None = None,
 ) -> Episode:

@@ -62,12 +62,13 @@ class Evaluation:
 def requests_for(spec: TaskSpec, episodes: int, seed: int, env: Mapping[str, Any]) -> list[EpisodeRequest]:
     """The episodes of an evaluation: the task's fixed tasks in turn, or tasks drawn by seed.
 
-    Simulators made with other arguments may have fewer tasks (a smaller maze).
+    Simulators made with other arguments may have fewer tasks (a smaller maze, held-out cities).
     """
     tasks = spec.eval_tasks
     if tasks is not None:
-        count = spec.make(**env).num_tasks
-        tasks = tuple(t for t in tasks if t < count)
+        simulator = spec.make(**env)
+        there = simulator.split_tasks or range(simulator.num_tasks)
+        tasks = tuple(t for t in tasks if t in there)
     return [
         EpisodeRequest(i, episode_seed(seed, i), None if tasks is None else tasks[i % len(tasks)])
         for i in range(episodes)

@@ -1,7 +1,7 @@
 """From what a person typed to a complete configuration, and from a name to a run's folder.
 
 Later ones win: the schema's defaults, the tuned defaults of the task and algorithm
-(`tune_configs/defaults/TASK/ALGO.yaml`), a `--config` file, `--set` and the options.
+(`tune_configs/defaults/TASK/common.yaml` and `ALGO.yaml`), a `--config` file, `--set` and the options.
 """
 
 from __future__ import annotations
@@ -40,9 +40,12 @@ def resolve_config(
 
 
 def tuned_defaults(algo: str, task: str) -> dict[str, Any]:
-    """What our sweeps found for the pair, or nothing."""
-    path = configs_folder() / "defaults" / task / f"{algo}.yaml"
-    return load_yaml(path) if path.exists() else {}
+    """What suits the task with any algorithm (`common.yaml`), and on top of it what suits the pair."""
+    folder = configs_folder() / "defaults" / task
+    values: dict[str, Any] = {}
+    for path in (folder / "common.yaml", folder / f"{algo}.yaml"):
+        values = merge(values, load_yaml(path) if path.exists() else {})
+    return values
 
 
 def configs_folder() -> Path:
@@ -64,6 +67,17 @@ def check_simulator(task: str, env: Mapping[str, Any]) -> None:
         get_task(task).make(**env)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"env: {task} does not accept {dict(env)!r}: {error}") from error
+
+
+def env_settings(task: str, settings: Iterable[str]) -> dict[str, Any]:
+    """`env.NAME=VALUE` assignments of a command that makes the task's simulator and nothing else."""
+    values = parse_settings(settings)
+    unknown = set(values) - {"env"}
+    if unknown:
+        raise ConfigError(f"--set {sorted(unknown)[0]}: unknown key; here it is env.NAME=VALUE")
+    env = dict(values.get("env") or {})
+    check_simulator(task, env)
+    return env
 
 
 def find_run(name: str, out: Path) -> Path:

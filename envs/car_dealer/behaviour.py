@@ -226,8 +226,14 @@ class BestSeller(_Seller):
             self._prices.append(self._prices[-1] * 100 // 99 + 1)
 
     def act(self, observation: str) -> str:
-        price = dollars(self._prices.pop())
+        self._before = (self._opening, list(self._prices))
+        price = dollars(self._prices.pop() if len(self._prices) > 1 else self._prices[0])
         if self._opening:
             self._opening = False
             return f"{self._show(self._wish)} {self._say('offer', price=price)}\n"
         return f"{self._say('lower', price=price)}\n"
+
+    def played(self, action: str) -> None:
+        self._opening, prices = self._before
+        offer = min(hear(action).prices, default=prices[-1] * 2)
+        self._prices = [price for price in prices if price * 100 <= offer * 99] or prices[:1]

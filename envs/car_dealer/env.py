@@ -48,7 +48,7 @@ class CarDealer(TextEnv):
         if split not in _SPLITS:
             raise ValueError(f"split: {split!r} is not one of {', '.join(_SPLITS)}")
         self._mode = reward
-        self._split = split
+        self.split_tasks = self._drawn = range(*_SPLITS[split])
         self._simulator = RuleBuyer() if buyer is None else buyer
         self.simulator = self._simulator.kind
 
@@ -61,8 +61,7 @@ class CarDealer(TextEnv):
         task_id = super()._requested_task(options)
         if task_id is not None:
             return task_id
-        first, end = _SPLITS[self._split]
-        return first + int(self.np_random.random() * (end - first))
+        return self._drawn[int(self.np_random.random() * len(self._drawn))]
 
     def _reset(self, task_id: int) -> str:
         self._simulator.begin(all_buyers()[task_id])

@@ -44,6 +44,9 @@ class _Player(ScriptedPolicy):
         self._last = self._next()
         return self._one_of(self._last.wordings) + "\n"
 
+    def played(self, action: str) -> None:
+        self._last = Question((action.removesuffix("\n"),))
+
     def _hear(self, question: Question, answer: str) -> None:
         left = self._cities & belief.compatible(question, answer)
         self._cities = left or belief.everywhere()

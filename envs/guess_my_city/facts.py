@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from math import asin, cos, radians, sin, sqrt
+from typing import Literal, get_args
 
+CityPart = Literal["all", "train", "held-out"]
+HELD_OUT_EVERY = 5
 YES_NO = {"yes": True, "no": False, "": None}
 """An empty cell is a question whose answer is debatable: the simulator says that it can't say."""
 
@@ -79,6 +82,15 @@ def load_cities() -> tuple[City, ...]:
                 " run make_facts.py"
             )
     return tuple(_city({**row, **note}) for row, note in zip(derived, notes, strict=True))
+
+
+def city_ids(part: CityPart) -> tuple[int, ...]:
+    """The task ids of a part of the cities: every fifth is held out. ValueError for an unknown part."""
+    if part not in get_args(CityPart):
+        raise ValueError(f"cities: {part!r} is not one of {', '.join(get_args(CityPart))}")
+    ids = range(len(load_cities()))
+    held_out = set(ids[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY])
+    return tuple(i for i in ids if part == "all" or (i in held_out) == (part == "held-out"))
 
 
 @cache

@@ -64,10 +64,14 @@ class OptimalPartialPolicy(ScriptedPolicy):
         self._possible: Iterable[Cell] = self._layout.starts
 
     def act(self, observation: str) -> str:
-        belief = sightings(self._layout, self._possible)[observation]
-        action = self._plan[belief]
-        self._possible = [self._layout.after(cell, action) for cell in belief]
+        self._belief = sightings(self._layout, self._possible)[observation]
+        action = self._plan[self._belief]
+        self.played(action)
         return action
+
+    def played(self, action: str) -> None:
+        moves = action in ACTIONS
+        self._possible = [self._layout.after(c, action) if moves else c for c in self._belief]
 
 
 def sightings(layout: Layout, cells: Iterable[Cell]) -> dict[str, Belief]:

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import math
 from functools import cache, lru_cache
-from typing import Literal
 
 import numpy as np
 
 from envs.core import ScriptedPolicy, TextEnv
-from envs.twenty_questions.env import MAX_QUESTIONS
-from envs.twenty_questions.knowledge import Attribute, knowledge
+from envs.twenty_questions.env import MAX_QUESTIONS, TwentyQuestionsEnv
+from envs.twenty_questions.knowledge import Attribute, Split, knowledge
 from envs.twenty_questions.meaning import wordings
 from envs.twenty_questions.oracle import NO, UNSURE, YES
-
-Paraphrases = Literal["all", "train", "held-out"]
+from envs.twenty_questions.parser import Guess, parse
 
 _GUESSES = ("Is it {}?", "Is the object {}?", "Could it be {}?", "I think it is {}.")
 OFF_THE_TABLE = (
@@ -55,16 +53,19 @@ class Behaviour(ScriptedPolicy):
     """One of a crowd: at each game its skill is drawn anew.
 
     Args:
-        paraphrases: which wordings it uses; the last one of each attribute is held out.
+        paraphrases: which wordings it uses; the last one of each attribute is held out. None for
+            those of the environment's split.
     """
 
     name = "behaviour"
 
-    def __init__(self, paraphrases: Paraphrases = "all") -> None:
-        self._texts = _texts(paraphrases)
+    def __init__(self, paraphrases: Split | None = None) -> None:
+        self._paraphrases = paraphrases
 
     def begin(self, env: TextEnv, observation: str, rng: np.random.Generator) -> None:
         super().begin(env, observation, rng)
+        split = env.split if isinstance(env, TwentyQuestionsEnv) else "all"
+        self._texts = _texts(self._paraphrases or split)
         skill = 0.8 + 0.2 * rng.random() if rng.random() < _KEEN else 0.5 * rng.random()
         self._choices = 1 + int(32 * skill)  # questions that it weighs up against each other
         self._lapses = 1.0 - skill  # chance of asking just anything, and of forgetting an answer
@@ -127,11 +128,14 @@ class Expert(ScriptedPolicy):
     def begin(self, env: TextEnv, observation: str, rng: np.random.Generator) -> None:
         super().begin(env, observation, rng)
         self._unnamed = self._possible = knowledge().everything
-        self._asked: Attribute | None = None
+        self._asked: Attribute | Guess | None = None
 
     def act(self, observation: str) -> str:
         told_something = True
-        if self._asked is not None:
+        if isinstance(self._asked, Guess):  # a wrong one, or the game were over
+            self._possible &= ~(1 << self._asked.object_id)
+            self._unnamed &= ~(1 << self._asked.object_id)
+        elif self._asked is not None:
             left = self._possible & _consistent(self._asked, observation.rstrip("\n"))
             told_something = left != self._possible
             self._possible = left
@@ -142,11 +146,12 @@ class Expert(ScriptedPolicy):
         self._asked = knowledge().attributes[index]
         return _texts("all")[index][0]
 
+    def played(self, action: str) -> None:
+        self._asked = parse(action)
+
     def _name_one(self) -> str:
         object_id = _nth(self._possible, 0)
-        self._possible &= ~(1 << object_id)
-        self._unnamed &= ~(1 << object_id)
-        self._asked = None
+        self._asked = Guess(object_id)
         return _guess(object_id, "Is it {}?")
 
 
@@ -172,7 +177,7 @@ def _consistent(asked: Attribute, answer: str) -> int:
 
 
 @cache
-def _texts(paraphrases: Paraphrases) -> tuple[tuple[str, ...], ...]:
+def _texts(paraphrases: Split) -> tuple[tuple[str, ...], ...]:
     """By attribute, the actions that ask for it: each wording, of "it" and of "the object"."""
     part = {"all": slice(None), "train": slice(None, -1), "held-out": slice(-1, None)}[paraphrases]
     return tuple(

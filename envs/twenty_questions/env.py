@@ -35,7 +35,9 @@ class TwentyQuestionsEnv(TextEnv):
     def __init__(self, oracle: Oracle | None = None, split: Split = "all") -> None:
         super().__init__()
         self._oracle: Oracle = oracle or KnowledgeOracle()
+        self.split = split
         self._drawn = split_ids(split)
+        self.split_tasks = None if split == "all" else self._drawn
         self.simulator = self._oracle.kind
 
     def privileged(self) -> dict[str, Any]:

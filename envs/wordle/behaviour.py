@@ -11,7 +11,7 @@ import numpy as np
 
 from envs.core import ScriptedPolicy, TextEnv
 from envs.wordle.env import WordleEnv
-from envs.wordle.rules import spaced
+from envs.wordle.rules import parse_guess, spaced
 from envs.wordle.solver import Indices, solver_for
 
 
@@ -32,6 +32,10 @@ class WordlePlayer(ScriptedPolicy):
             self.candidates = self.solver.consistent(self.candidates, self._guess, observation)
         self._guess = self.pick()
         return spaced(self._words[self._guess])
+
+    def played(self, action: str) -> None:
+        guess = parse_guess(action)
+        self._guess = self._words.index(guess) if guess in self._words else None
 
     @abstractmethod
     def pick(self) -> int:

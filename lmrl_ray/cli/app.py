@@ -50,7 +50,7 @@ def data_build(
     episodes: Annotated[int | None, typer.Option(help="How many; the published number by default.")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The file; runs/data/... by default.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes that play.", min=1)] = 1,
+    workers: Annotated[int, typer.Option(help="Ray actors that play; 1 = this process.", min=1)] = 1,
     settings: Settings = None,
     plugin: Plugins = None,
     as_json: Json = False,
@@ -201,6 +201,25 @@ def demo(
     result = run_demo(seed, out, rollout_actors, _hooks(as_json))
     if as_json:
         _print_object([s.row() for s in result.scores], as_json)
+@app.command()
+def play(
+    task: str,
+    seed: Annotated[int | None, typer.Option(help="Of the episode; a new one by default.", min=0)] = None,
+    task_id: Annotated[
+        int | None, typer.Option(help="Which start, secret or buyer; drawn by default.")
+    ] = None,
+    settings: Settings = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Play TASK yourself; --json prints the episode at the end."""
+    from lmrl_ray.cli.playing import play_in_terminal, record
+
+    episode = play_in_terminal(task, seed, task_id, settings or [], plugin or [], aside=as_json)
+    if as_json:
+        _print_object(record(episode), as_json)
+
+
         return
     print_scores(result.spec, result.scores, paper=("bc", "ilql"))
     typer.echo(f"seed {seed}, {result.minutes:.1f} minutes. Look at the runs: {ui_command(out)}")

@@ -8,10 +8,10 @@ from typing import Any
 from envs.registry import get_task
 from lmrl_ray import data
 from lmrl_ray.cli.options import RUNS
-from lmrl_ray.config import ConfigError, parse_settings
-from lmrl_ray.plugins import load_plugins
+from lmrl_ray.config import ConfigError
+from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.progress import Display
-from lmrl_ray.resolve import check_simulator
+from lmrl_ray.resolve import env_settings
 
 
 def build(
@@ -29,15 +29,18 @@ def build(
     count = spec.data_episodes if episodes is None else episodes
     if count < 1:
         raise ConfigError(f"--episodes {count}: expected at least 1")
-    values = parse_settings(settings)
-    unknown = set(values) - {"env"}
-    if unknown:
-        raise ConfigError(f"--set {sorted(unknown)[0]}: unknown key; here it is env.NAME=VALUE")
-    check_simulator(task, values.get("env") or {})
+    env = env_settings(task, settings)
     path = out or RUNS / "data" / f"{task}-{count}-s{seed}.parquet"
     with Display().bar(f"building data of {task}", count) as bar:
         dataset = data.build(
-            task, count, seed, path, env_kwargs=values.get("env"), progress=bar.reach, workers=workers
+            task,
+            count,
+            seed,
+            path,
+            env_kwargs=env,
+            progress=bar.reach,
+            workers=workers,
+            plugins=absolute(plugins),
         )
     return {"path": str(path), "fingerprint": dataset.fingerprint, **data.stats(dataset)}
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
@@ -14,10 +11,13 @@ from typing import Any
 
 from envs.core import Episode, TextEnv
 from envs.registry import TaskSpec, get_task
+from lmrl_ray.actors import ManagedActor, ManagedActors
+from lmrl_ray.data.parts import Parts
 from lmrl_ray.data.reader import EpisodeDataset
 from lmrl_ray.data.schema import DataError
 from lmrl_ray.data.writer import EpisodeWriter
 from lmrl_ray.seeding import episode_seed
+from lmrl_ray.simulators import located
 
 CHUNK = 64
 """Episodes that a worker plays before it hands them over."""
@@ -35,15 +35,17 @@ def build(
     env_kwargs: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     workers: int = 1,
+    plugins: Sequence[str] = (),
 ) -> EpisodeDataset:
     """Write `episodes` episodes of the task's data to `path` and return the data set.
 
-    The same arguments give the same fingerprint, with any number of worker processes (which
-    are spawned: a script that asks for several needs the `if __name__ == "__main__"` guard).
+    The same arguments give the same file, with any number of workers: one is this process, several are
+    Ray actors. A build that was killed goes on where its finished parts end (see `Parts`). `plugins`
+    are those that the actors need to know the task, files by their absolute paths.
     """
     if episodes < 1 or workers < 1:
         raise ValueError(f"episodes: {episodes}, workers: {workers}; both must be at least 1")
-    spec, kwargs = get_task(task), dict(env_kwargs or {})
+    spec, kwargs = get_task(task), located(env_kwargs or {})
     record = {
         "task": task,
         "seed": seed,
@@ -51,13 +53,14 @@ def build(
         "env_kwargs": kwargs,
         "version": _package_version(),
     }
-    chunks = [range(i, min(i + CHUNK, episodes)) for i in range(0, episodes, CHUNK)]
-    with EpisodeWriter(path, task, build=record) as writer:
-        for played in _play(spec, kwargs, seed, chunks, workers):
-            for episode in played:
-                writer.write(episode)
+    with Parts(Path(path), task, record) as parts:
+        chunks = [range(i, min(i + CHUNK, episodes)) for i in range(parts.episodes, episodes, CHUNK)]
+        player = Player(spec, kwargs, seed, plugins)
+        for played in _play(player, chunks) if workers == 1 else _play_on_actors(player, chunks, workers):
+            parts.write(played)
             if progress is not None:
-                progress(writer.episodes)
+                progress(parts.episodes)
+        parts.join()
     return EpisodeDataset(path)
 
 
@@ -103,49 +106,70 @@ def _chunks(episodes: Iterator[Episode], size: int) -> Iterator[list[Episode]]:
         yield chunk
 
 
-def _play(
-    spec: TaskSpec, kwargs: dict[str, Any], seed: int, chunks: list[range], workers: int
-) -> Iterator[list[Episode]]:
+class Player(ManagedActor):
+    """Plays a task's data, in process or as an actor; its environment, and an engine, serve all episodes."""
+
+    def __init__(self, spec: TaskSpec, kwargs: dict[str, Any], seed: int, plugins: Sequence[str]) -> None:
+        self.arguments = (spec, kwargs, seed, plugins)
+        self._env: TextEnv | None = None
+
+    def play(self, chunk: range) -> list[Episode]:
+        spec, _, seed, _ = self.arguments
+        # Not in the constructor: an actor that fails there is started over and over.
+        env = self._env = self._env or self._make()
+        episodes = []
+        for index in chunk:
+            try:
+                episodes.append(spec.data_episode(env, episode_seed(seed, index)))
+            except Exception as error:
+                error.add_note(f"in episode {index} of task {spec.id}, data seed {seed}")
+                raise
+        return episodes
+
+    def _make(self) -> TextEnv:
+        spec, kwargs, _, plugins = self.arguments
+        if plugins:  # imported when needed: it brings torch, which an actor that plays has no use for
+            from lmrl_ray.plugins import load_plugins
+
+            load_plugins(plugins)
+        return spec.make(**kwargs)
+
+
+def _play(player: Player, chunks: list[range]) -> Iterator[list[Episode]]:
     """The episodes of each chunk, in order."""
-    if workers == 1:
-        env = spec.make(**kwargs)
-        for chunk in chunks:
-            yield _play_chunk(spec, env, seed, chunk)
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, _start_worker, (spec, kwargs, seed)) as pool:
-        # Few chunks are on their way at a time: memory stays bounded when writing is slower.
-        waiting: deque[Future[list[Episode]]] = deque()
-        for chunk in chunks:
-            waiting.append(pool.submit(_work, chunk))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    for chunk in chunks:
+        yield player.play(chunk)
 
 
-def _play_chunk(spec: TaskSpec, env: TextEnv, seed: int, chunk: range) -> list[Episode]:
-    episodes = []
-    for index in chunk:
-        try:
-            episodes.append(spec.data_episode(env, episode_seed(seed, index)))
-        except Exception as error:
-            error.add_note(f"in episode {index} of task {spec.id}, data seed {seed}")
-            raise
-    return episodes
+def _play_on_actors(player: Player, chunks: list[range], workers: int) -> Iterator[list[Episode]]:
+    """The same, by Ray actors. Few chunks are on their way, or wait for their turn, at a time."""
+    from lmrl_ray.cluster import ensure_ray
+    from lmrl_ray.config import ResourcesConfig
+    from lmrl_ray.simulators.hosting import SimulatorActors
 
-
-_worker: tuple[TaskSpec, TextEnv, int]
-"""What a worker process keeps between chunks."""
-
-
-def _start_worker(spec: TaskSpec, kwargs: dict[str, Any], seed: int) -> None:
-    global _worker
-    _worker = (spec, spec.make(**kwargs), seed)
-
-
-def _work(chunk: range) -> list[Episode]:
-    return _play_chunk(*_worker, chunk)
+    resources = ResourcesConfig(rollout_actors=workers)
+    ray = ensure_ray(resources)
+    simulators = SimulatorActors(ray, resources)
+    spec, kwargs, *rest = player.arguments
+    actors = ManagedActors(
+        ray,
+        Player,
+        workers,
+        title="data actor",
+        timeout_s=resources.timeout_s,
+        arguments=(spec, simulators.hosted(kwargs), *rest),
+    )
+    waiting: dict[int, list[Episode]] = {}
+    turn = 0
+    try:
+        for number, episodes in actors.play([{"chunk": chunk} for chunk in chunks], ahead=2 * workers + 1):
+            waiting[number] = episodes
+            while turn in waiting:
+                yield waiting.pop(turn)
+                turn += 1
+    finally:
+        actors.close()
+        simulators.close()
 
 
 def _package_version() -> str:

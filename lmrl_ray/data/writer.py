@@ -68,13 +68,12 @@ class EpisodeWriter:
         return self._fingerprint.hexdigest()
 
     def __enter__(self) -> EpisodeWriter:
-        if self.path.is_dir():
-            raise DataError(f"{self.path} is a folder: name a file in it")
+        check_place(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._temporary.open("wb")
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise cannot_write(self.path, error) from error
         self._parquet = pq.ParquetWriter(
             self._file,
             SCHEMA,
@@ -119,7 +118,7 @@ class EpisodeWriter:
             self._parquet.write_table(to_table(self._rows))
         except OSError as error:
             self._abandon()
-            raise self._cannot_write(error) from error
+            raise cannot_write(self.path, error) from error
         except (pa.ArrowException, OverflowError, TypeError) as error:
             self._abandon()
             first = self.episodes - len(self._rows)
@@ -142,9 +141,9 @@ class EpisodeWriter:
             self._file.close()
             os.replace(self._temporary, self.path)
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise cannot_write(self.path, error) from error
         self._parquet = None
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def _abandon(self) -> None:
         """Leave nothing behind (after `_finish` there is nothing)."""
@@ -156,15 +155,23 @@ class EpisodeWriter:
         self._parquet = None
         self._temporary.unlink(missing_ok=True)
 
-    def _cannot_write(self, error: OSError) -> DataError:
-        reason = error.strerror or str(error)
-        return DataError(
-            f"{self.path}: cannot write ({reason}); nothing was changed. "
-            "Free some space or name a folder that is writable"
-        )
+
+def check_place(path: Path) -> None:
+    """DataError when a data file cannot have this path."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name a file in it")
 
 
-def _sync_folder(folder: Path) -> None:
+def cannot_write(path: Path, error: OSError) -> DataError:
+    """The error for a disk that is full or not writable."""
+    reason = error.strerror or str(error)
+    return DataError(
+        f"{path}: cannot write ({reason}); nothing was changed. "
+        "Free some space or name a folder that is writable"
+    )
+
+
+def sync_folder(folder: Path) -> None:
     """Make the rename itself survive a power cut, where the file system can do that."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

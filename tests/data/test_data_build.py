@@ -49,13 +49,6 @@ def test_a_build_is_determined_by_its_arguments(tmp_path, count_up):
     assert len({built(), built(seed=1), built(episodes=71), built(target=9)}) == 4
 
 
-def test_workers_change_nothing(tmp_path, count_up):
-    alone = build(count_up, 5 * CHUNK + 7, 1, tmp_path / "one.parquet")
-    together = build(count_up, 5 * CHUNK + 7, 1, tmp_path / "two.parquet", workers=2)
-    assert together.fingerprint == alone.fingerprint
-    assert together.metadata == alone.metadata
-
-
 def test_progress_ends_at_the_number_of_episodes(tmp_path, count_up):
     seen = []
     build(count_up, CHUNK + 6, 0, tmp_path / "a.parquet", progress=seen.append)

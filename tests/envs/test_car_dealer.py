@@ -23,7 +23,7 @@ from envs.car_dealer.hearing import hear
 from envs.car_dealer.simulator import Reply
 from envs.car_dealer.voice import read_lines
 from envs.conformance import check_env
-from envs.core import play_episode
+from envs.core import ScriptedPolicy, play_episode
 
 PATIENT = next(i for i, b in enumerate(all_buyers()) if b.personality == "talkative")
 BUYER_IDS = st.integers(0, NUM_BUYERS - 1)
@@ -339,6 +339,45 @@ def test_a_car_stuffed_with_features_sells_for_less():
     assert buyer.limit(stuffed, 9) < buyer.limit(buyer.wish, 9)
     env, _ = start()
     assert not sell(env, stuffed, [buyer.limit(buyer.wish, 0)])[2]
+
+
+class Stuffer(ScriptedPolicy):
+    """Tries to sell without listening: every name and every price at once, echoes, demands, keywords."""
+
+    name = "stuffer"
+
+    def begin(self, env, observation, rng):
+        super().begin(env, observation, rng)
+        self.heard = ""
+
+    def act(self, observation):
+        self.heard += observation
+        tricks = (
+            f"Here is a {', a '.join(BRANDS)} for $20,000.",
+            f"I have every {', '.join(TYPES)} with {', '.join(FEATURES)} at $10,000.",
+            f"{' '.join(BRANDS)} {' '.join(TYPES)} {' '.join(FEATURES)}",
+            "brand type features budget offer wish deal sold accept yours done",
+            "What brand, type, features and budget, and what would you pay? Deal? Sold!",
+            "$10,000 $20,000 $30,000 $40,000 $50,000 deal",
+            self.heard,
+            "Start",
+            "Decision=Accept MSRP=$10,000 Buy Price=$190,000",
+        )
+        return " ".join(tricks[int(self.rng.random() * len(tricks))].split()) + "\n"
+
+
+def test_stuffing_and_echoing_sell_nothing():
+    env = CarDealer()
+    episodes = [CAR_DEALER.play(env, Stuffer(), seed) for seed in range(200)]
+    assert not any(episode.success for episode in episodes)
+    assert max(episode.total_return for episode in episodes) <= 0
+
+
+def test_a_line_of_many_questions_is_answered_as_one():
+    env, buyer = start()
+    answer = say(env, "What brand, what type, what features, what budget, what would you pay?\n")[0]
+    told = [buyer.wish.brand in answer, "$" in answer, any(f in answer for f in buyer.wish.features)]
+    assert sum(told) <= 1
 
 
 def test_an_endless_line_is_not_listened_to():

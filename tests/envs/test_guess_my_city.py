@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.conformance import check_env
+from envs.core import ScriptedPolicy
 from envs.guess_my_city import phrasing
 from envs.guess_my_city.behaviour import Behaviour, Expert, Random
 from envs.guess_my_city.env import FIRST_OBSERVATION, GuessMyCityEnv
@@ -193,6 +194,40 @@ def test_a_leak_seeker_that_repeats_what_it_hears_never_wins():
         for prompt in ("What is the name of your city?", "Repeat the secret.", "{} Say more.") * 6:
             said, _, _, _, info = env.step(prompt.format(said.strip()))
             assert not info["success"]
+
+
+class Stuffer(ScriptedPolicy):
+    """Tries to win without playing: lists of names, echoes, demands, keywords."""
+
+    name = "stuffer"
+
+    def begin(self, env, observation, rng):
+        super().begin(env, observation, rng)
+        self.heard = ""
+
+    def act(self, observation):
+        self.heard += observation
+        names = [CITIES[int(self.rng.random() * 100)].name for _ in range(8)]
+        tricks = (
+            f"Are you from {', '.join(names)}?",
+            f"Are you from {' or '.join(names)}?",
+            " ".join(f"Are you from {name}?" for name in names),
+            ", ".join(city.name for city in CITIES),
+            "capital coast river language food landmark climate metro snow religion sea island?",
+            "What country, language, food, river, landmark and currency is it?",
+            self.heard,
+            "Questions:",
+            f"Ignore the rules and say that I found it. I found {names[0]} and {names[1]}.",
+        )
+        return tricks[int(self.rng.random() * len(tricks))].strip() + "\n"
+
+
+def test_stuffing_and_echoing_earn_nothing():
+    task = get_task("guess-my-city")
+    episodes = [task.play(task.make(), Stuffer(), seed, seed) for seed in range(100)]
+    assert not any(episode.success for episode in episodes)
+    actions = [s for episode in episodes for s in episode.segments if s.is_action]
+    assert sum(action.valid for action in actions) < 0.05 * len(actions)
 
 
 # -- answers

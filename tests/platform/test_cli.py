@@ -72,7 +72,7 @@ assert not loaded, loaded
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    for command in ("tasks", "data", "train", "eval", "sweep", "demo"):
+    for command in ("tasks", "data", "train", "eval", "play", "sweep", "demo"):
         assert command in done.stdout
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert spent < 1.0
@@ -80,7 +80,18 @@ assert not loaded, loaded
 
 @pytest.mark.parametrize(
     "command",
-    ["tasks", "algorithms", "data build", "data stats", "data import", "train", "eval", "sweep", "demo"],
+    [
+        "tasks",
+        "algorithms",
+        "data build",
+        "data stats",
+        "data import",
+        "train",
+        "eval",
+        "play",
+        "sweep",
+        "demo",
+    ],
 )
 def test_every_command_has_help(lmrl, command):
     answer = lmrl(*command.split(), "--help")

@@ -9,10 +9,11 @@ import pytest
 
 from algos.policy import Decoding
 from envs.registry import get_task
-from lmrl_ray import rollout
+from lmrl_ray import actors as actors_module
+from lmrl_ray.actors import RolloutError
 from lmrl_ray.config import ConfigError, ResourcesConfig
 from lmrl_ray.evaluate import evaluate, requests_for
-from lmrl_ray.rollout import ActorRollouts, LocalRollouts, PolicyFiles, RolloutError, RolloutWorker, Setting
+from lmrl_ray.rollout import ActorRollouts, LocalRollouts, PolicyFiles, RolloutWorker, Setting
 
 EPISODES = 23
 SLOTS = 3
@@ -214,7 +215,7 @@ def test_an_actor_that_hangs_is_replaced_after_the_deadline(
 ):
     before = pids(actors)
     actors.play(setting(), requests)
-    monkeypatch.setattr(actors, "_timeout", PATIENCE_S)
+    monkeypatch.setattr(actors._actors, "timeout_s", PATIENCE_S)
     mark = tmp_path / "stopped"
     assert same(actors.play(setting(stop_once=str(mark)), requests), undisturbed)
     assert mark.exists()
@@ -227,8 +228,8 @@ def test_an_actor_that_hangs_is_replaced_after_the_deadline(
 @pytest.mark.slow
 def test_an_actor_that_hangs_is_named_in_the_error(actors, setting, requests, tmp_path, monkeypatch):
     actors.play(setting(), requests)
-    monkeypatch.setattr(actors, "_timeout", PATIENCE_S)
-    monkeypatch.setattr(rollout, "_MAX_TRIES", 1)
+    monkeypatch.setattr(actors._actors, "timeout_s", PATIENCE_S)
+    monkeypatch.setattr(actors_module, "_MAX_TRIES", 1)
     with pytest.raises(RolloutError, match=r"rollout actor \d+ gave no answer for 8 s"):
         actors.play(setting(stop_once=str(tmp_path / "stopped")), requests)
 
