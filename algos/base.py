@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import difflib
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import ClassVar, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
@@ -44,6 +47,31 @@ class Loss(NamedTuple):
     metrics: dict[str, torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """Episodes ready to be packed, and what to log of them (means over all workers)."""
+
+    episodes: list[TokenEpisode]
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def _alone(value: torch.Tensor) -> torch.Tensor:
+    return value
+
+
+@dataclass(frozen=True)
+class WorkerGroup:
+    """What is done together with the other learner workers; the defaults are for one alone.
+
+    All workers must call the same functions in the same order.
+    """
+
+    micro_batch_tokens: int = 16_384
+    sum: Callable[[torch.Tensor], torch.Tensor] = _alone
+    """Over all workers, element by element."""
+    max: Callable[[int], int] = int
+
+
 class Algorithm(nn.Module, ABC):
     """A learner of token episodes.
 
@@ -67,9 +95,17 @@ class Algorithm(nn.Module, ABC):
         # In a list: what the loss does not use should not be a submodule, which every engine holds.
         self._start = [language_model]
 
-    def prepare(self, episodes: list[TokenEpisode]) -> list[TokenEpisode]:
-        """What is computed on whole episodes before they are packed (returns, advantages)."""
-        return episodes
+    def select(self, returns: np.ndarray, successes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Offline: which episodes of the data set are learnt from, bool [n]; from returns [n] (-inf for an
+        episode that failed) and successes [n]."""
+        return np.ones(len(returns), dtype=bool)
+
+    def prepare(self, episodes: list[TokenEpisode], group: WorkerGroup) -> Prepared:
+        """What is done with whole episodes before they are packed: keep some, add returns or advantages.
+
+        Offline: with the episodes of each step. Online: with those of each round, once.
+        """
+        return Prepared(episodes)
 
     @abstractmethod
     def forward(self, batch: PackedBatch) -> Loss:
@@ -80,13 +116,33 @@ class Algorithm(nn.Module, ABC):
         """What follows an optimiser step (target networks)."""
         return
 
+    @property
+    def uses_demonstrations(self) -> bool:
+        """Online: whether each step also gets episodes of the data set, from `demonstrate`."""
+        return False
+
+    def demonstrate(self, episodes: list[TokenEpisode]) -> list[TokenEpisode]:
+        """Prepare episodes of the data set to stand beside those of the policy."""
+        raise NotImplementedError(f"{self.id} takes no demonstrations")
+
+    def round_is_over(self, metrics: dict[str, float]) -> bool:
+        """Online: whether a step with these metrics (of all workers) should be the last of its round."""
+        return False
+
     @abstractmethod
     def policy(self) -> Policy:
         """The policy learnt so far; it shares this module's weights."""
 
 
 _ALGORITHMS: dict[str, type[Algorithm]] = {}
-_BUILT_IN = ("algos.bc", "algos.ilql")
+_BUILT_IN = (
+    "algos.bc",
+    "algos.filtered_bc",
+    "algos.mc",
+    "algos.ilql",
+    "algos.cql",
+    "algos.ppo",
+)
 
 AlgorithmT = TypeVar("AlgorithmT", bound=type[Algorithm])
 

@@ -10,7 +10,7 @@ Heads and losses then run on the N action tokens alone, 5-30 % of all tokens, ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -40,6 +40,8 @@ class PackedBatch:
         observed_idx: int64 [M], flat index of the state before each environment token; each is listed
             once an episode, with the action that follows it.
         observed_tok: int64 [M], the environment token.
+        entry: int64 [N], the action token's number among those of all episodes that were packed, in
+            their order (see `in_order`).
         extras: float32 [N] each, what the algorithm added to the episodes.
         denominator: what sums over N are divided by: the action tokens of the whole optimiser step,
             over all micro-batches and workers.
@@ -57,12 +59,17 @@ class PackedBatch:
     logprob: torch.Tensor
     observed_idx: torch.Tensor
     observed_tok: torch.Tensor
+    entry: torch.Tensor
     extras: dict[str, torch.Tensor] = field(default_factory=dict)
     denominator: float = 1.0
 
     @property
     def num_actions(self) -> int:
         return int(self.state_idx.shape[0])
+
+    def extra(self, name: str) -> torch.Tensor:
+        """An extra by name; a batch without any action has none of them."""
+        return self.extras[name] if self.num_actions else self.reward
 
     def to(self, device: torch.device | str) -> PackedBatch:
         moved: dict[str, Any] = {}
@@ -90,12 +97,21 @@ class _Row:
 def pack(episodes: Iterable[TokenEpisode], max_tokens: int) -> list[PackedBatch]:
     """Micro-batches of at most `max_tokens` padded tokens each (a single longer row is let through).
 
-    The loss over all of them does not depend on how the episodes are split. Each has
-    `denominator` set to the action tokens of all of them together.
+    The loss over all of them does not depend on how the episodes are split, unless it chains targets
+    over more than one action: a chain ends where a long episode is cut. Each has `denominator` set to
+    the action tokens of all of them together.
     """
     batches = [packer.build() for packer in _fill(episodes, max_tokens)]
     total = float(sum(b.num_actions for b in batches))
     return [b.normalized_by(total) for b in batches]
+
+
+def in_order(batches: Sequence[PackedBatch], values: Sequence[torch.Tensor]) -> np.ndarray:
+    """Values that were computed batch by batch ([N] each) in the order of the episodes, float64."""
+    result = np.zeros(sum(b.num_actions for b in batches))
+    for batch, part in zip(batches, values, strict=True):
+        result[batch.entry.cpu().numpy()] = part.detach().double().cpu().numpy()
+    return result
 
 
 def empty_batch() -> PackedBatch:
@@ -105,13 +121,17 @@ def empty_batch() -> PackedBatch:
 
 def _fill(episodes: Iterable[TokenEpisode], max_tokens: int) -> Iterator[_Packer]:
     packer = _Packer()
-    pieces = [(e, p) for e in episodes for p in _pieces(e, max_tokens)]
+    pieces: list[tuple[TokenEpisode, list[_Row], int]] = []
+    entries = 0
+    for episode in episodes:
+        pieces += [(episode, rows, entries) for rows in _pieces(episode, max_tokens)]
+        entries += int(episode.is_action.sum())
     pieces.sort(key=lambda piece: max(r.end - r.start for r in piece[1]))
-    for episode, rows in pieces:
+    for episode, rows, first_entry in pieces:
         if packer.has_rows and packer.size_with(episode, rows) > max_tokens:
             yield packer
             packer = _Packer()
-        packer.add(episode, rows)
+        packer.add(episode, rows, first_entry)
     if packer.has_rows:
         yield packer
 
@@ -178,8 +198,11 @@ class _Packer:
         new = {_key(episode, r) for r in rows} - self._index.keys()
         return (len(self._index) + len(new)) * max(self._width, *(r.end - r.start for r in rows))
 
-    def add(self, episode: TokenEpisode, rows: list[_Row]) -> None:
-        """Add a run of rows; one that owns no action stands last and only gives the last next state."""
+    def add(self, episode: TokenEpisode, rows: list[_Row], first_entry: int) -> None:
+        """Add a run of rows; one that owns no action stands last and only gives the last next state.
+
+        `first_entry` is the number of the episode's first action token.
+        """
         keys = [_key(episode, r) for r in rows]
         slots = [self._index.setdefault(k, len(self._index)) for k in keys]
         self._width = max(self._width, *(r.end - r.start for r in rows))
@@ -202,6 +225,8 @@ class _Packer:
         self._state += states
         self._next += [*states[1:], last_state]
         self._add_columns(episode, np.asarray(tokens), terminal=bootstrap.first != bootstrap.last)
+        entries = np.flatnonzero(episode.is_action).searchsorted(tokens) + first_entry
+        self._columns.setdefault("entry", []).append(entries)
 
     def build(self) -> PackedBatch:
         place, rows = self._merge_prefixes()
@@ -228,6 +253,7 @@ class _Packer:
             logprob=_tensor(column.get("logprob"), torch.float32),
             observed_idx=_flat(self._observed, place, width),
             observed_tok=torch.tensor(self._observed_tok, dtype=torch.int64),
+            entry=_tensor(column.get("entry"), torch.int64),
             extras={k: _tensor(v, torch.float32) for k, v in extras.items()},
         )
 

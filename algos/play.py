@@ -6,6 +6,7 @@ Yields each episode twice: as text, and as the ids that the model really saw and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,9 +84,24 @@ def play(
             chunks[slot], slid = table.new_tokens()
             if slid:
                 sampler.forget(slot)
-        for slot, action in sampler.act(chunks).items():
-            if tables[slot].play(action):
+        sampled = sampler.act(chunks)
+        _step([tables[slot] for slot in sampled], list(sampled.values()))
+        for slot, action in sampled.items():
+            if tables[slot].take_in(action):
                 yield tables[slot].finished()
+
+
+def _step(tables: list[_Table], actions: list[SampledAction]) -> None:
+    """Play an action at each table: at the same time where simulators wait for a model."""
+    texts = [
+        t.policy.codec.decode(a.ids).split("\n", 1)[0] + "\n" for t, a in zip(tables, actions, strict=True)
+    ]
+    if not tables[0].env.waits:
+        for table, text in zip(tables, texts, strict=True):
+            table.step(text)
+        return
+    with ThreadPoolExecutor(len(tables)) as pool:
+        list(pool.map(_Table.step, tables, texts))
 
 
 @dataclass
@@ -131,22 +147,27 @@ class _Table:
         self._read = begin + len(chunk)
         return chunk, slid
 
-    def play(self, action: SampledAction) -> bool:
-        """Play a sampled action; True when the episode is over."""
-        codec = self.policy.codec
-        text = codec.decode(action.ids).split("\n", 1)[0] + "\n"
+    def step(self, text: str) -> None:
+        """Play an action's text; `take_in` says what came of it."""
+        self._text = text
         try:
-            observation, reward, self._terminated, self._truncated, self._info = self.env.step(text)
+            self._result = self.env.step(text)
         except Exception as error:
             self._error = _describe(error)
+
+    def take_in(self, action: SampledAction) -> bool:
+        """Record the sampled action that was played; True when the episode is over."""
+        if self._error is not None:
             self.running = False
             return True
+        observation, reward, self._terminated, self._truncated, self._info = self._result
         self._builder.add_action(action.ids, action.logprobs, reward, self._info["valid"])
         self._read += action.read
-        self._segments.append(Segment(text, True, reward, self._info["valid"]))
+        self._segments.append(Segment(self._text, True, reward, self._info["valid"]))
         self._cut += not action.stopped
         # A cut action gets its newline from our side, so that the text is what was played.
-        self._observe(observation, np.zeros(0, np.int32) if action.stopped else codec.newline)
+        newline = np.zeros(0, np.int32) if action.stopped else self.policy.codec.newline
+        self._observe(observation, newline)
         self.running = not (self._terminated or self._truncated)
         return not self.running
 
@@ -163,7 +184,7 @@ class _Table:
             policy=self.name,
             error=self._error,
         )
-        tokens = None if self._error else self._builder.build(self._terminated)
+        tokens = None if self._error else self._builder.build(self._terminated, episode.success)
         return PlayedEpisode(self._request.index, episode, tokens, self._cut)
 
     def _observe(self, observation: str, prefix: np.ndarray | None = None) -> None:

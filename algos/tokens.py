@@ -69,6 +69,7 @@ class TokenEpisode:
             action that would come after the last observation.
         terminated: the last state has no value. Otherwise the record stops while the game goes on
             (a time limit, or a collector that stopped), and the last observation is bootstrapped from.
+        success: the environment's verdict.
         extras: per-token float arrays [T] that an algorithm adds (returns, advantages).
     """
 
@@ -79,10 +80,18 @@ class TokenEpisode:
     actions: np.ndarray
     context: np.ndarray
     terminated: bool
+    success: bool = False
     extras: dict[str, np.ndarray] = field(default_factory=dict)
 
     def with_extras(self, **arrays: np.ndarray) -> TokenEpisode:
         return replace(self, extras={**self.extras, **arrays})
+
+    def with_actions(self, **values: np.ndarray) -> TokenEpisode:
+        """With extras that are given for the action tokens alone, [N] each."""
+        arrays = {name: np.zeros(len(self.ids)) for name in values}
+        for name, array in arrays.items():
+            array[self.is_action] = values[name]
+        return self.with_extras(**arrays)
 
 
 def encode_episode(episode: Episode, codec: TextCodec, rule: ContextRule) -> TokenEpisode:
@@ -94,7 +103,7 @@ def encode_episode(episode: Episode, codec: TextCodec, rule: ContextRule) -> Tok
             builder.add_action(ids, np.zeros(len(ids)), segment.reward, segment.valid)
         else:
             builder.add_observation(ids)
-    return builder.build(episode.terminated)
+    return builder.build(episode.terminated, episode.success)
 
 
 class TokenEpisodeBuilder:
@@ -131,7 +140,7 @@ class TokenEpisodeBuilder:
         """All ids from token `start` on."""
         return np.concatenate([np.zeros(0, np.int32), *self._ids])[start:]
 
-    def build(self, terminated: bool) -> TokenEpisode:
+    def build(self, terminated: bool, success: bool = False) -> TokenEpisode:
         ids = self.tokens(0).astype(np.int32)
         is_action = np.zeros(len(ids), dtype=bool)
         reward = np.zeros(len(ids), dtype=np.float64)
@@ -147,6 +156,7 @@ class TokenEpisodeBuilder:
             actions=np.asarray(self._actions, dtype=np.int32).reshape(-1, 2),
             context=np.asarray([*self._context, final], dtype=np.int32),
             terminated=terminated,
+            success=success,
         )
 
     def _add(self, ids: np.ndarray, logprobs: np.ndarray) -> None:

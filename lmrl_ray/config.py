@@ -13,11 +13,12 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from algos.base import AlgorithmConfig, get_algorithm
 from algos.policy import Decoding
 from envs.registry import get_task
+from lmrl_ray.simulators import located
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -59,6 +60,16 @@ class TrainingConfig(Section):
     log_every: int = Field(10, ge=1)
 
 
+class OnlineConfig(Section):
+    """Rounds of an online algorithm: play, then learn from what was played."""
+
+    episodes: int = Field(128, ge=1, description="episodes of a round, over all workers")
+    epochs: int = Field(1, ge=1, description="times that a round is learnt from")
+    max_staleness: int = Field(
+        0, ge=0, description="rounds played ahead, by rollout actors, while earlier ones are learnt from"
+    )
+
+
 class ModelConfig(Section):
     name: str = Field("tiny", description="a preset (tiny, small), a Hugging Face name, or a folder")
 
@@ -72,6 +83,7 @@ class ResourcesConfig(Section):
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
     gpus_per_actor: float = Field(0.0, ge=0)
+    gpus_per_simulator: float = Field(0.0, ge=0, description="of the actor that env.simulator=lm:PATH is in")
     max_failures: int = Field(3, ge=0, description="restarts of the learner workers before giving up")
     timeout_s: float = Field(300.0, gt=0, description="longest wait for another worker or an actor")
 
@@ -89,9 +101,12 @@ class RunConfig(Section):
     algorithm: AlgorithmConfig = Field(AlgorithmConfig(), description="what the algorithm's file declares")
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+    online: OnlineConfig = Field(OnlineConfig(), description="for online algorithms")
     decoding: Decoding = Decoding()
     resources: ResourcesConfig = ResourcesConfig()
-    env: dict[str, Any] = Field(default_factory=dict, description="arguments of the task's simulator")
+    env: Annotated[dict[str, Any], AfterValidator(located)] = Field(
+        default_factory=dict, description="arguments of the task's simulator"
+    )
     plugins: tuple[str, ...] = Field((), description="Python files that register tasks and algorithms")
 
     def dump(self) -> dict[str, Any]:
@@ -121,6 +136,11 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
         raise ConfigError(
             f"{where}: decoding.mode: rerank scores a task's fixed list of actions, and {config.task} has "
             f"none; use sample or greedy"
+        )
+    if config.online.max_staleness and not config.resources.rollout_actors:
+        raise ConfigError(
+            f"{where}: online.max_staleness: {config.online.max_staleness} rounds ahead need "
+            f"resources.rollout_actors of at least 1; without actors nothing is played beside the learning"
         )
     return config.model_copy(update={"algorithm": own})
 

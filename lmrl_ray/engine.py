@@ -49,7 +49,7 @@ class Engine(ABC):
 
         All workers must call it together; one that has no batch passes none.
         """
-        count, most = self._agree(sum(b.num_actions for b in batches), len(batches))
+        count, most = int(self.sum(_scalar(sum(b.num_actions for b in batches)))), self.max(len(batches))
         if count == 0:
             return {"actions": 0.0}
         work = [*batches, *[empty_batch()] * (most - len(batches))]
@@ -61,8 +61,16 @@ class Engine(ABC):
                 totals[name] = totals.get(name, torch.zeros((), device=self.device)) + value
         norm = self._apply(lr)
         self.algorithm.after_step()
-        metrics = dict(zip(totals, self._sum(torch.stack(list(totals.values()))).tolist(), strict=True))
+        metrics = dict(zip(totals, self.sum(torch.stack(list(totals.values()))).tolist(), strict=True))
         return {**metrics, "grad_norm": norm, "lr": lr, "actions": float(count)}
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Over all workers, element by element. All call it together."""
+        return values
+
+    def max(self, value: int) -> int:
+        """The most that any worker has. All call it together."""
+        return value
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -86,13 +94,6 @@ class Engine(ABC):
     @abstractmethod
     def _apply(self, lr: float) -> float:
         """Clip, step, zero the gradients; returns the norm before clipping."""
-
-    def _agree(self, actions: int, batches: int) -> tuple[int, int]:
-        """Action tokens over all workers, and the most micro-batches that any of them has."""
-        return actions, batches
-
-    def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        return values
 
     def _trainable(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.algorithm.named_parameters() if p.requires_grad}
@@ -143,6 +144,19 @@ class DeepSpeedEngine(Engine):
             optimizer=make_optimizer(list(self._trainable().values()), config),
             config=_deepspeed_config(config),
         )
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        if self.world_size == 1:
+            return values
+        shared = values.to(self.device)
+        dist.all_reduce(shared)
+        return shared.to(values.device)
+
+    def max(self, value: int) -> int:
+        most = torch.tensor(value, device=self.device)
+        if self.world_size > 1:
+            dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        return int(most)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
@@ -197,20 +211,6 @@ class DeepSpeedEngine(Engine):
         self._engine.step()
         return float(self._engine.get_global_grad_norm())
 
-    def _agree(self, actions: int, batches: int) -> tuple[int, int]:
-        if self.world_size == 1:
-            return actions, batches
-        total = torch.tensor([actions, 0], device=self.device)
-        most = torch.tensor([batches], device=self.device)
-        dist.all_reduce(total)
-        dist.all_reduce(most, op=dist.ReduceOp.MAX)
-        return int(total[0]), int(most[0])
-
-    def _sum(self, values: torch.Tensor) -> torch.Tensor:
-        if self.world_size > 1:
-            dist.all_reduce(values)
-        return values
-
     def _base_optimizer(self) -> torch.optim.Optimizer:
         wrapped = self._engine.optimizer
         optimizer: torch.optim.Optimizer = wrapped.optimizer if self._stage else wrapped
@@ -250,6 +250,10 @@ def make_engine(algorithm: Algorithm, config: OptimizerConfig) -> Engine:
     return (
         DeepSpeedEngine(algorithm, config) if config.engine == "deepspeed" else TorchEngine(algorithm, config)
     )
+
+
+def _scalar(value: int) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.int64)
 
 
 def make_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:

@@ -15,22 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from algos import models
-from algos.base import Algorithm, get_algorithm
+from algos.base import Algorithm, Prepared, WorkerGroup, get_algorithm
 from algos.batch import pack
 from algos.play import context_rule
 from algos.policy import load_policy
+from algos.tokens import TokenEpisode
 from envs.registry import get_task
 from lmrl_ray import checkpoint
 from lmrl_ray.config import OptimizerConfig, RunConfig, parse
-from lmrl_ray.data import EpisodeDataset
+from lmrl_ray.data import EpisodeDataset, outcomes
 from lmrl_ray.engine import Engine, make_engine
+from lmrl_ray.evaluate import setting_of
 from lmrl_ray.journal import Entry, Journal
 from lmrl_ray.plugins import load_plugins
+from lmrl_ray.rollout import make_rollouts
 from lmrl_ray.seeding import episode_seed
-from lmrl_ray.source import DatasetSource, Source
+from lmrl_ray.source import DatasetSource, RolloutSource, Source
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,19 @@ class _Loop:
         if found:
             self.engine.load_optimizer_state(checkpoint.load_optimizer(found))
         self.algorithm: Algorithm = algorithm
+        self.group = WorkerGroup(config.training.micro_batch_tokens, self.engine.sum, self.engine.max)
         self.source = self._source(language_model)
+        self._round: dict[str, float] = {}
         self.journal = Journal(job.journal, self.step) if context.rank == 0 else None
         self._clock = time.monotonic()
 
     def run(self) -> int:
+        try:
+            return self._run()
+        finally:
+            self.source.close()
+
+    def _run(self) -> int:
         training = self.config.training
         self.algorithm.train()
         while self.step < training.steps:
@@ -129,8 +141,9 @@ class _Loop:
     def _step(self) -> dict[str, float]:
         """One optimiser step. Whatever is random in it follows from the seed and the step's number."""
         torch.manual_seed(episode_seed(self.config.seed, self.step * 4096 + self.context.rank))
-        episodes = self.algorithm.prepare(self.source.episodes(self.step))
-        batches = pack(episodes, self.config.training.micro_batch_tokens)
+        prepared = self.source.episodes(self.step)
+        self._round |= prepared.metrics
+        batches = pack(prepared.episodes, self.config.training.micro_batch_tokens)
         metrics = self.engine.train_step(
             batches, learning_rate(self.config.optimizer, self.step, self._steps)
         )
@@ -140,22 +153,55 @@ class _Loop:
                 f"step {self.step}: the loss is {loss}; lower optimizer.lr (now {self.config.optimizer.lr}) "
                 f"or raise optimizer.warmup_steps, and continue with --resume"
             )
-        return metrics
+        self.source.after_step(metrics)
+        return {**metrics, **self._round}
 
     @property
     def _steps(self) -> int:
         return self.config.training.steps
 
     def _source(self, language_model: models.LanguageModel) -> Source:
+        if not self.algorithm.online:
+            return self._dataset(language_model, lambda e: self.algorithm.prepare(e, self.group))
+        demonstrations = None
+        if self.algorithm.uses_demonstrations:
+            demonstrations = self._dataset(language_model, lambda e: Prepared(self.algorithm.demonstrate(e)))
+        rank, size = self.context.rank, self.context.world_size
+        resources = self.config.resources
+        mine = len(range(rank, resources.rollout_actors, size))
+        return RolloutSource(
+            self.algorithm,
+            self.config.online,
+            make_rollouts(resources.model_copy(update={"rollout_actors": mine})),
+            setting_of(self.config),
+            self.group,
+            save_policy=self._save_policy,
+            demonstrations=demonstrations,
+            batch_episodes=self.config.training.batch_episodes,
+            seed=self.config.seed,
+            rank=rank,
+            world_size=size,
+        )
+
+    def _dataset(
+        self, language_model: models.LanguageModel, prepare: Callable[[list[TokenEpisode]], Prepared]
+    ) -> DatasetSource:
+        dataset = EpisodeDataset(self.job.data, require_nonempty=True)
+        keep = self.algorithm.select(*outcomes(dataset), np.random.default_rng(self.config.seed))
         return DatasetSource(
-            EpisodeDataset(self.job.data, require_nonempty=True),
+            dataset,
+            dataset.plan(self.config.seed, keep=keep),
             language_model.codec,
             context_rule(self.spec, language_model.max_tokens),
-            seed=self.config.seed,
+            prepare=prepare,
             batch_episodes=self.config.training.batch_episodes,
             rank=self.context.rank,
             world_size=self.context.world_size,
         )
+
+    def _save_policy(self, folder: Path) -> None:
+        with self.engine.gathered():
+            self.algorithm.policy().save(folder)
 
     def _log(self, metrics: dict[str, float]) -> None:
         now = time.monotonic()
@@ -178,8 +224,7 @@ class _Loop:
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)
-            with self.engine.gathered():
-                self.algorithm.policy().save(path)
+            self._save_policy(path)
             score = evaluate_policy_folder(self.config, path, self.config.training.eval_episodes)
         self.algorithm.train()
         return {f"eval/{k}": v for k, v in score.metrics().items()}

@@ -1,20 +1,44 @@
 """Sources of token episodes: where the episodes of an optimiser step come from.
 
-A source is asked for the episodes of step `n` and keeps no state that a resume would need to bring back.
+    DatasetSource   the rows of a Parquet file, in a seeded order                       (offline)
+    RolloutSource   rounds of episodes played with the policy as it is by then          (online)
+
+A source is asked for the episodes of step `n` and keeps no state that a resume would need to bring
+back: offline the same steps have the same episodes, online a resumed run begins with a new round.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+import torch
+
+from algos.base import Algorithm, Prepared, WorkerGroup
 from algos.codec import TextCodec
+from algos.play import EpisodeRequest, PlayedEpisode
 from algos.tokens import ContextRule, TokenEpisode, encode_episode
-from lmrl_ray.data import EpisodeDataset, ShardReader
+from lmrl_ray.config import OnlineConfig
+from lmrl_ray.data import EpisodeDataset, EpisodeOrder, ShardReader
+from lmrl_ray.rollout import Rollouts, Setting
+from lmrl_ray.seeding import episode_seed
 
 
 class Source(Protocol):
-    def episodes(self, step: int) -> list[TokenEpisode]:
-        """This worker's share of the episodes of step `step`, counted from 0."""
+    def episodes(self, step: int) -> Prepared:
+        """This worker's share of the episodes of step `step`, counted from 0, and what to log of them."""
+
+    def after_step(self, metrics: dict[str, float]) -> None:
+        """Told the metrics of a step of all workers."""
+
+    def close(self) -> None:
+        """End what it started."""
 
 
 class DatasetSource:
@@ -26,19 +50,135 @@ class DatasetSource:
     def __init__(
         self,
         dataset: EpisodeDataset,
+        order: EpisodeOrder,
         codec: TextCodec,
         rule: ContextRule,
         *,
-        seed: int,
+        prepare: Callable[[list[TokenEpisode]], Prepared],
         batch_episodes: int,
         rank: int,
         world_size: int,
     ) -> None:
         self._reader = ShardReader(
-            dataset, dataset.plan(seed), rank=rank, world_size=world_size, batch_size=batch_episodes
+            dataset, order, rank=rank, world_size=world_size, batch_size=batch_episodes
         )
         self._codec = codec
         self._rule = rule
+        self._prepare = prepare
 
-    def episodes(self, step: int) -> list[TokenEpisode]:
-        return [encode_episode(e, self._codec, self._rule) for e in self._reader.batch(step)]
+    def episodes(self, step: int) -> Prepared:
+        return self._prepare([encode_episode(e, self._codec, self._rule) for e in self._reader.batch(step)])
+
+    def after_step(self, metrics: dict[str, float]) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+class RolloutSource:
+    """Rounds: play episodes with the current policy, prepare them, hand them out in portions.
+
+    With `max_staleness` k > 0, up to k rounds are played ahead in the background, with the policy of
+    when they were asked for, while the learner works on earlier ones.
+
+    Args:
+        save_policy: writes the policy into a folder (all workers call it together).
+        demonstrations: episodes of the data set for each step, beside those of the policy.
+    """
+
+    def __init__(
+        self,
+        algorithm: Algorithm,
+        config: OnlineConfig,
+        rollouts: Rollouts,
+        setting: Setting,
+        group: WorkerGroup,
+        *,
+        save_policy: Callable[[Path], None],
+        demonstrations: Source | None,
+        batch_episodes: int,
+        seed: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._algorithm, self._config = algorithm, config
+        self._rollouts, self._setting, self._group = rollouts, setting, group
+        self._save_policy, self._demonstrations = save_policy, demonstrations
+        self._portion = max(1, batch_episodes // world_size)
+        self._seed, self._rank, self._world_size = seed, rank, world_size
+        self._portions: deque[list[TokenEpisode]] = deque()
+        self._ahead: deque[Future[list[PlayedEpisode]]] = deque()
+        self._asked = 0
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
+
+    def episodes(self, step: int) -> Prepared:
+        metrics: dict[str, float] = {}
+        if not self._portions:
+            metrics = self._new_round(step)
+        episodes = self._portions.popleft()
+        if self._demonstrations is not None:
+            episodes = episodes + self._demonstrations.episodes(step).episodes
+        return Prepared(episodes, metrics)
+
+    def after_step(self, metrics: dict[str, float]) -> None:
+        if self._algorithm.round_is_over(metrics):
+            self._portions.clear()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._rollouts.close()
+
+    def _new_round(self, step: int) -> dict[str, float]:
+        if not self._ahead:
+            self._ask(step)
+        played = self._ahead.popleft().result()
+        while len(self._ahead) < self._config.max_staleness:
+            self._ask(step)  # played while this round is learnt from
+        whole = [p.tokens for p in played if p.tokens is not None]
+        prepared = self._algorithm.prepare(whole, self._group)
+        self._deal(prepared.episodes)
+        return {**prepared.metrics, **self._statistics(played)}
+
+    def _ask(self, step: int) -> None:
+        """Have a round played with the policy as it is now. Its seeds follow from the step and its number."""
+        folder = Path(tempfile.mkdtemp())
+        self._save_policy(folder)
+        seed = episode_seed(episode_seed(self._seed, step), self._asked)
+        self._asked += 1
+        requests = [
+            EpisodeRequest(i, episode_seed(seed, i))
+            for i in range(self._rank, self._config.episodes, self._world_size)
+        ]
+        self._ahead.append(self._pool.submit(self._play, folder, requests))
+
+    def _play(self, folder: Path, requests: list[EpisodeRequest]) -> list[PlayedEpisode]:
+        """One round after the other, each with its own policy."""
+        try:
+            self._rollouts.set_policy(folder)
+            return self._rollouts.play(self._setting, requests)
+        finally:
+            shutil.rmtree(folder)
+
+    def _deal(self, episodes: list[TokenEpisode]) -> None:
+        """Portions of whole episodes in a new order each epoch; every worker has equally many portions."""
+        count = max(1, self._group.max(-(-len(episodes) // self._portion)))
+        for _ in range(self._config.epochs):
+            order = torch.randperm(len(episodes)).tolist()
+            for part in np.array_split(np.asarray(order, dtype=int), count):
+                self._portions.append([episodes[i] for i in part])
+
+    def _statistics(self, played: list[PlayedEpisode]) -> dict[str, float]:
+        """Means over the round's episodes of all workers."""
+        whole = [p for p in played if p.episode.error is None]
+        sums = [
+            len(whole),
+            len(played) - len(whole),
+            sum(p.episode.total_return for p in whole),
+            sum(p.episode.success for p in whole),
+            sum(s.is_action for p in whole for s in p.episode.segments),
+        ]
+        total = self._group.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
+        names = ("rollout/return", "rollout/success_rate", "rollout/length")
+        means = {name: value / max(total[0], 1.0) for name, value in zip(names, total[2:], strict=True)}
+        return {**means, "rollout/episodes": total[0], "rollout/failed": total[1]}

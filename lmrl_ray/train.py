@@ -171,13 +171,14 @@ def _final_evaluation(config: RunConfig, folder: Path, hooks: Hooks) -> Evaluati
 
 def _record(folder: Path, tracker: Tracker, evaluation: Evaluation) -> None:
     row = evaluation.score.row()
-    write_whole(folder / "evaluation.json", json.dumps(row, indent=1))
     tracker.log_scores({f"final/{k}": v for k, v in evaluation.score.metrics().items()})
     tracker.log_table([row], "evaluation.json")
     samples = "\n---\n".join(e.text for e in evaluation.episodes[:5])
     tracker.log_text(samples, "sample_episodes.txt")
     last = find_policy(str(folder), folder.parent)
     tracker.log_folder(last / "policy", "policy")
+    # Last: where it is, all that a run leaves is there.
+    write_whole(folder / "evaluation.json", json.dumps(row, indent=1))
 
 
 @contextmanager

@@ -23,8 +23,12 @@ def tiny_language_model(
     seed: int = 0,
     positions: int = 256,
     vocab: int = 300,
+    spread: float = 0.02,
 ) -> LanguageModel:
-    """A GPT-2 of a few thousand parameters with a byte-level tokenizer trained on `texts`."""
+    """A GPT-2 of a few thousand parameters with a byte-level tokenizer trained on `texts`.
+
+    `spread` is the standard deviation of its first weights; the default hardly tells two inputs apart.
+    """
     from transformers import GPT2Config, GPT2LMHeadModel
 
     tokenizer = models.train_tokenizer(texts, vocab)
@@ -39,6 +43,7 @@ def tiny_language_model(
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
+        initializer_range=spread,
     )
     torch.manual_seed(seed)
     return LanguageModel(GPT2LMHeadModel(config), TextCodec(tokenizer, config.vocab_size))

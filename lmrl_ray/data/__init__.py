@@ -4,7 +4,7 @@ from lmrl_ray.data.builder import build, import_published
 from lmrl_ray.data.order import EpisodeOrder, ShardReader
 from lmrl_ray.data.reader import EpisodeDataset
 from lmrl_ray.data.schema import SCHEMA_VERSION, DataError, Metadata, fingerprint
-from lmrl_ray.data.statistics import Stats, returns, stats
+from lmrl_ray.data.statistics import Stats, outcomes, stats
 from lmrl_ray.data.writer import EpisodeWriter
 
 __all__ = [
@@ -19,6 +19,6 @@ __all__ = [
     "build",
     "fingerprint",
     "import_published",
-    "returns",
+    "outcomes",
     "stats",
 ]

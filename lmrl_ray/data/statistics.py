@@ -100,16 +100,17 @@ def stats(data: EpisodeDataset | str | os.PathLike[str]) -> Stats:
     )
 
 
-def returns(dataset: EpisodeDataset) -> NDArray[np.float64]:
-    """The return of every episode, NaN for a failed one: [len(dataset)], for filters on it."""
-    values = np.empty(len(dataset))
+def outcomes(dataset: EpisodeDataset) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The return and the success of every episode, -inf and False for a failed one: [len(dataset)] each."""
+    total, success = np.empty(len(dataset)), np.empty(len(dataset), dtype=bool)
     start = 0
     for index in range(dataset.num_row_groups):
         sums = _sums(dataset.read_row_group(index, _COLUMNS))
-        stop = start + len(sums.length)
-        values[start:stop] = np.where(sums.playable, sums.total_return, np.nan)
-        start = stop
-    return values
+        here = slice(start, start + len(sums.length))
+        total[here] = np.where(sums.playable, sums.total_return, -np.inf)
+        success[here] = sums.success & sums.playable
+        start = here.stop
+    return total, success
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -4,17 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_games import LIGHTS, Lights, requests_of, returns
 from support import episode_of, fit, tiny_language_model
 from torch.nn import functional as F
 
 from algos.base import UnknownAlgorithmError, get_algorithm
 from algos.batch import empty_batch, pack
 from algos.bc import BC, BCConfig
-from algos.play import EpisodeRequest, play
-from algos.policy import Decoding
 from algos.tokens import ContextRule, encode_episode
-from envs.core import Outcome, TextEnv
-from envs.registry import Scale, TaskSpec
 
 ALL = ContextRule(window=None, max_tokens=256, reserve=8)
 EPISODES = (
@@ -150,57 +147,10 @@ def test_an_unknown_algorithm_is_an_error_that_names_the_nearest():
         get_algorithm("iql")
 
 
-class Lights(TextEnv):
-    """Two turns: what the light asks for, then its colour again."""
-
-    num_tasks = 2
-
-    def privileged(self):
-        return {}
-
-    def _reset(self, task_id):
-        self._right = [["stop\n", "red\n"], ["go\n", "green\n"]][task_id]
-        return ["red\n", "green\n"][task_id]
-
-    def _step(self, action):
-        if action != self._right[self._turn - 1]:
-            return Outcome("end\n", 0.0, terminated=True)
-        if self._turn == 1:
-            return Outcome("again\n", 0.0)
-        return Outcome("end\n", 1.0, terminated=True, success=True)
-
-    def _get_state(self):
-        return {}
-
-    def _set_state(self, state):
-        raise NotImplementedError
-
-
-LIGHTS = TaskSpec(
-    id="lights",
-    family="lights",
-    description="",
-    entry="",
-    observation="dialogue",
-    horizon=2,
-    window=None,
-    scale=Scale(0.0, None, None),
-    max_action_tokens=8,
-    baselines={},
-    best_baseline="",
-    data_episodes=0,
-    table1={},
-)
-
-
 @pytest.mark.slow
 def test_it_clones_a_deterministic_player():
     algorithm = cloner()
     tokens = encoded(algorithm, EPISODES[:2])
     loss = fit(algorithm, pack(tokens, 1000), steps=400, lr=1e-2)
     assert loss < 0.0015
-    requests = [EpisodeRequest(i, i, task_id=i % 2) for i in range(200)]
-    played = play(
-        LIGHTS, Lights, algorithm.policy().eval(), requests, decoding=Decoding(), slots=100, name="bc"
-    )
-    assert sum(p.episode.success for p in played) > 198
+    assert sum(returns(LIGHTS, Lights, algorithm.policy(), requests_of(200, 2))) > 198

@@ -6,20 +6,21 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from small_games import SEEN, STITCH, Stitch, requests_of, returns
 from support import episode_of, fit, tiny_language_model
 from torch import nn
 from torch.nn import functional as F
 
 from algos.batch import PackedBatch, empty_batch, pack
 from algos.bc import BC, BCConfig
-from algos.ilql import ILQL, ILQLConfig, discounts
+from algos.ilql import ILQL, ILQLConfig
 from algos.networks import QHead, ValueHead
-from algos.play import EpisodeRequest, context_rule, play
-from algos.policy import Decoding, ValueHeads
+from algos.play import context_rule
+from algos.policy import ValueHeads
 from algos.tokens import ContextRule, TokenEpisodeBuilder, encode_episode
-from envs.core import Outcome, TextEnv
+from algos.values import discounts
 from envs.maze.env import MazeEnv
-from envs.registry import Scale, TaskSpec, get_task
+from envs.registry import get_task
 
 ALL = ContextRule(window=None, max_tokens=256, reserve=8)
 LATEST = ContextRule(window=1, max_tokens=256, reserve=8)
@@ -119,6 +120,7 @@ def loss_batch(v_final=None):
         logprob=torch.zeros(2),
         observed_idx=torch.zeros(0, dtype=torch.int64),
         observed_tok=torch.zeros(0, dtype=torch.int64),
+        entry=torch.arange(2),
         denominator=2.0,
     )
 
@@ -485,57 +487,6 @@ def test_a_configuration_that_makes_no_sense_is_refused(wrong):
 # --- It solves small problems.
 
 
-class Stitch(TextEnv):
-    """T4 as a game: first a (0) or b (-.5), then c (0) or d (1)."""
-
-    def privileged(self):
-        return {}
-
-    def _reset(self, task_id):
-        return "first\n"
-
-    def _step(self, action):
-        reward = {(1, "b\n"): -0.5, (2, "d\n"): 1.0}.get((self._turn, action), 0.0)
-        legal = action in (("a\n", "b\n"), ("c\n", "d\n"))[self._turn - 1]
-        over = self._turn == 2 or not legal
-        return Outcome("over\n" if over else "second\n", reward, terminated=over, valid=legal)
-
-    def _get_state(self):
-        return {}
-
-    def _set_state(self, state):
-        raise NotImplementedError
-
-
-STITCH = TaskSpec(
-    id="stitch",
-    family="stitch",
-    description="",
-    entry="",
-    observation="full",
-    horizon=2,
-    window=1,
-    scale=Scale(0.0, None, None),
-    max_action_tokens=4,
-    baselines={},
-    best_baseline="",
-    data_episodes=0,
-    table1={},
-    actions=("a\n", "b\n", "c\n", "d\n"),
-)
-SEEN = tuple(
-    episode_of(("first\n", False), (x, True, r), ("second\n", False), (y, True, s), ("over\n", False))
-    for x, r, y, s in (("a\n", 0.0, "c\n", 0.0), ("b\n", -0.5, "d\n", 1.0))
-)
-
-
-def returns(spec, make_env, policy, requests, **decoding):
-    played = play(
-        spec, make_env, policy.eval(), requests, decoding=Decoding(**decoding), slots=32, name="ilql"
-    )
-    return [p.episode.total_return for p in played]
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -554,7 +505,7 @@ def test_a_network_learns_to_do_what_no_episode_did(config):  # T4
     fit(BC(BCConfig(), start), batches, steps=200, lr=1e-2)
     algorithm = ILQL(ILQLConfig(**{"tau": 0.9, "polyak": 0.5, **config}), start)
     fit(algorithm, batches, steps=600, lr=3e-3)
-    requests = [EpisodeRequest(i, i) for i in range(100)]
+    requests = requests_of(100)
     cloned = returns(STITCH, Stitch, BC(BCConfig(), start).policy(), requests)
     assert np.mean(cloned) < 0.6
     steered = returns(STITCH, Stitch, algorithm.policy(), requests, beta=32.0, min_p=0.1)
@@ -582,7 +533,7 @@ def test_a_three_by_three_maze_is_solved_from_random_walks():
     options = {"tau": 0.9, "gamma": 0.9, "discount": "turn", "backup": "turn", "polyak": 0.2}
     algorithm = ILQL(ILQLConfig(**options, initial_value=-3.0), start)
     fit(algorithm, batches, steps=450, lr=5e-3)
-    requests = [EpisodeRequest(i, i, task_id=i % env.num_tasks) for i in range(5 * env.num_tasks)]
+    requests = requests_of(5 * env.num_tasks, env.num_tasks)
     cloned = returns(spec, make_env, BC(BCConfig(), start).policy(), requests)
     assert np.mean(cloned) < -15
     assert np.mean(returns(spec, make_env, algorithm.policy(), requests, beta=16.0, min_p=0.1)) > -2.0

@@ -22,7 +22,7 @@ from lmrl_ray.data import (
     ShardReader,
     build,
     import_published,
-    returns,
+    outcomes,
     stats,
 )
 from lmrl_ray.data.builder import CHUNK
@@ -177,10 +177,12 @@ def test_statistics_of_a_large_offset_are_stable(tmp_path):
     assert found["std_return"] == pytest.approx(0.5, rel=1e-6)
 
 
-def test_returns_are_aligned_with_the_episodes(tmp_path):
+def test_outcomes_are_aligned_with_the_episodes(tmp_path):
     episodes = [numbered(i, turns=i + 1, error="crashed" if i == 2 else None) for i in range(5)]
     dataset = EpisodeDataset(write(tmp_path / "a.parquet", episodes, row_group_size=2))
-    np.testing.assert_array_equal(returns(dataset), [-1, -2, np.nan, -4, -5])
+    total, success = outcomes(dataset)
+    np.testing.assert_array_equal(total, [-1, -2, -np.inf, -4, -5])
+    np.testing.assert_array_equal(success, [e.success and e.error is None for e in episodes])
 
 
 def test_statistics_of_a_dataset_and_of_its_path_agree(tmp_path):

@@ -1,0 +1,114 @@
+"""What holds for every algorithm on token episodes, whatever its loss (T16)."""
+
+import pytest
+import torch
+from support import episode_of, tiny_language_model
+
+from algos.base import WorkerGroup, algorithm_ids, get_algorithm
+from algos.batch import empty_batch, pack
+from algos.tokens import ContextRule, encode_episode
+
+ALL = ContextRule(window=None, max_tokens=256, reserve=8)
+EPISODES = (
+    episode_of(
+        ("red\n", False), ("stop\n", True, -1.0), ("again\n", False), ("red\n", True, 1.0), ("end\n", False)
+    ),
+    episode_of(("green\n", False), ("go on\n", True, 0.5), ("no\n", False), terminated=False),
+    episode_of(
+        ("red\n", False), ("go\n", True, 0.0), ("again\n", False), ("stop\n", True, 2.0), ("no\n", False)
+    ),
+)
+TEXTS = sorted({s.text for e in EPISODES for s in e.segments})
+SETTINGS = {
+    "filtered-bc": {"fraction": 1.0},
+    "online-filtered-bc": {"fraction": 1.0},
+    "mc": {"cql_weight": 0.1},
+    "ilql": {"cql_weight": 0.1},
+    "ppo": {"value_clip": 0.2, "bc_weight": 0.5},
+}
+
+
+def shaken(algorithm, seed):
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in algorithm.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def prepared(algorithm):
+    """The episodes ready to be packed, after which the weights have moved on."""
+    tokens = [encode_episode(e, algorithm.policy().codec, ALL) for e in EPISODES]
+    episodes = algorithm.prepare(tokens, WorkerGroup()).episodes
+    if algorithm.uses_demonstrations:
+        episodes = episodes + algorithm.demonstrate(tokens[:1])
+    shaken(algorithm, 1)
+    return episodes
+
+
+@pytest.fixture(params=algorithm_ids())
+def algorithm(request):
+    cls = get_algorithm(request.param)
+    made = cls(cls.Config(**SETTINGS.get(request.param, {})), tiny_language_model(TEXTS))
+    shaken(made, 0)
+    return made
+
+
+def gradients(algorithm, batches):
+    algorithm.zero_grad(set_to_none=True)
+    total = 0.0
+    for batch in batches:
+        loss = algorithm(batch).value
+        loss.backward()
+        total += loss.item()
+    return total, {n: p.grad.clone() for n, p in algorithm.named_parameters() if p.requires_grad}
+
+
+def test_the_loss_does_not_depend_on_padding_order_or_micro_batches(algorithm):
+    episodes = prepared(algorithm)
+    loss, expected = gradients(algorithm, pack(episodes, 1000))
+    split = pack(episodes[::-1], 30)
+    assert len(split) > 1
+    found, by_parts = gradients(algorithm, split)
+    assert found == pytest.approx(loss, abs=2e-6)
+    assert any(bool(g.any()) for g in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(by_parts[name], gradient, atol=3e-6, rtol=1e-3)
+
+
+def test_environment_tokens_get_no_gradient(algorithm):
+    """The gradient of the trunk's output is zero wherever no action token is chosen."""
+    (batch,) = pack(prepared(algorithm), 1000)
+    kept = []
+
+    def keep(_module, _inputs, output):
+        if output.last_hidden_state.requires_grad:
+            output.last_hidden_state.retain_grad()
+            kept.append(output.last_hidden_state)
+
+    for module in algorithm.modules():
+        if type(module).__name__ == "GPT2Model":
+            module.register_forward_hook(keep)
+    algorithm(batch).value.backward()
+    acting = torch.zeros(batch.input_ids.numel(), dtype=torch.bool)
+    acting[batch.state_idx] = True
+    assert kept
+    for hidden in kept:
+        gradient = hidden.grad.reshape(-1, hidden.shape[-1])
+        assert bool((gradient[~acting] == 0).all())
+        assert bool((gradient[acting] != 0).any())
+
+
+def test_a_batch_without_actions_has_the_loss_zero_and_touches_every_parameter(algorithm):
+    loss = algorithm(empty_batch())
+    loss.value.backward()
+    assert loss.value.item() == 0.0
+    assert all(m.item() == 0.0 for m in loss.metrics.values())
+    for name, parameter in algorithm.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert bool((parameter.grad == 0).all())
+
+
+def test_its_configuration_refuses_unknown_keys(algorithm):
+    with pytest.raises(ValueError, match="extra"):
+        type(algorithm).Config(unknown=1)

@@ -1,0 +1,220 @@
+"""PPO: exact advantages, losses and KL estimates (T7-T9), and it improves on its start."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from small_games import LIGHTS, Lights, requests_of, returns
+from support import episode_of, fit, tiny_language_model
+
+from algos.base import WorkerGroup
+from algos.batch import pack
+from algos.bc import BC, BCConfig
+from algos.play import play
+from algos.policy import Decoding
+from algos.ppo import PPO, PPOConfig, clipped_policy_loss, clipped_value_loss, whiten
+from algos.returns import lambda_returns
+from algos.tokens import ContextRule, encode_episode
+
+ALL = ContextRule(window=None, max_tokens=256, reserve=8)
+EPISODE = episode_of(
+    ("red\n", False), ("stop\n", True, -1.0), ("again\n", False), ("red\n", True, 1.0), ("end\n", False)
+)
+TEXTS = [s.text for s in EPISODE.segments]
+
+
+def advantages(reward, value, lam, gamma=1.0, bootstrap=None):
+    """GAE of one episode from rewards, values and (where it was cut short) the last value."""
+    reward, value = np.asarray(reward, float), np.asarray(value, float)
+    discount = np.full(len(reward), gamma)
+    discount[-1] *= bootstrap is not None
+    following = np.append(value[1:], bootstrap or 0.0)
+    ends = np.arange(len(reward)) == len(reward) - 1
+    return lambda_returns(reward, discount, following, ends, lam) - value
+
+
+TURNS = ([0, -1, 0, 0, -1], [-1.5, -1.4, -0.9, -0.8, -0.7])
+SHORT = ([0, 0, 1], [0.2, 0.4, 0.6])
+
+
+@pytest.mark.parametrize(
+    ("episode", "options", "expected"),
+    [
+        (SHORT, {"lam": 0.95}, (0.751, 0.58, 0.4)),
+        (SHORT, {"lam": 0.95, "gamma": 0.99}, (0.7322731, 0.5702, 0.4)),
+        (SHORT, {"lam": 0.95, "bootstrap": 0.5}, (1.20225, 1.055, 0.9)),
+        (TURNS, {"lam": 0.95}, (-0.4433644, -0.5719625, -0.07575, -0.185, -0.3)),
+        (TURNS, {"lam": 0.95, "bootstrap": -0.6}, (-0.9320681, -1.0863875, -0.61725, -0.755, -0.9)),
+        (TURNS, {"lam": 0.0}, (0.1, -0.5, 0.1, 0.1, -0.3)),
+    ],
+)
+def test_advantages_over_action_tokens_across_turns(episode, options, expected):  # T7
+    assert advantages(*episode, **options) == pytest.approx(expected, abs=1e-6)
+
+
+def test_advantages_are_whitened_with_the_variance_of_all_workers():  # T7
+    found = whiten(np.array([0.751, 0.58, 0.4]), WorkerGroup())
+    assert found == pytest.approx([1.214144, 0.020933, -1.235077], abs=1e-5)
+    everyone = np.array([0.751, 0.58, 0.4])
+    totals = iter([[3.0, everyone.sum()], [3.0, np.square(everyone - everyone.mean()).sum()]])
+    shared = WorkerGroup(sum=lambda x: torch.tensor(next(totals), dtype=torch.float64))
+    assert whiten(everyone[:1], shared) == pytest.approx([1.214144], abs=1e-5)
+
+
+def test_the_clipped_policy_loss():  # T8
+    ratio = torch.tensor([1.3, 1.3, 0.7, 0.7])
+    loss, clipped = clipped_policy_loss(ratio.log(), torch.tensor([1.0, -1.0, 1.0, -1.0]), 0.2)
+    assert loss.tolist() == pytest.approx([-1.2, 1.3, -0.7, 0.8])
+    assert clipped.mean().item() == 0.5
+    assert (ratio - 1 - ratio.log()).mean().item() == pytest.approx(0.0471553, abs=1e-6)
+
+
+def test_the_clipped_value_loss_stops_where_the_value_has_moved_far_enough():  # T8
+    value = torch.tensor([0.5], requires_grad=True)
+    loss = clipped_value_loss(value, torch.tensor([0.0]), torch.tensor([1.0]), 0.2)
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(0.32)
+    assert value.grad.item() == 0.0
+    assert clipped_value_loss(value, torch.tensor([0.0]), torch.tensor([1.0]), None).item() == 0.125
+
+
+def learner(**config):
+    return PPO(PPOConfig(**config), tiny_language_model(TEXTS))
+
+
+def encoded(algorithm):
+    return encode_episode(EPISODE, algorithm.policy().codec, ALL)
+
+
+def moved(algorithm, scale=0.3):
+    """The policy away from its start."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in algorithm.lm.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return algorithm
+
+
+def test_nothing_is_far_from_anything_before_the_first_step():
+    algorithm = learner()
+    prepared = algorithm.prepare([encoded(algorithm)], WorkerGroup())
+    assert prepared.metrics["ppo/kl_to_start"] == pytest.approx(0.0, abs=1e-6)
+    (batch,) = pack(prepared.episodes, 1000)
+    metrics = algorithm(batch).metrics
+    assert metrics["ppo/kl_to_old"].item() == pytest.approx(0.0, abs=1e-6)
+    assert metrics["ppo/clipped"].item() == 0.0
+
+
+def test_the_penalty_lowers_the_reward_of_tokens_that_the_start_finds_unlikely():
+    algorithm = moved(learner(kl_weight=0.5, whiten=False, gamma=1.0, lam=1.0))
+    tokens = encoded(algorithm)
+    returns_of = {}
+    for weight in (0.0, 0.5):
+        algorithm.kl_weight.fill_(weight)
+        episode = algorithm.prepare([tokens], WorkerGroup()).episodes[0]
+        returns_of[weight] = episode.extras["return"][tokens.is_action]
+        old = episode.extras["old"][tokens.is_action]
+    with torch.no_grad():
+        start = PPO(PPOConfig(), tiny_language_model(TEXTS))
+        reference = start.prepare([tokens], WorkerGroup()).episodes[0].extras["old"][tokens.is_action]
+    penalty = 0.5 * (old - reference)
+    expected = returns_of[0.0] - np.cumsum(penalty[::-1])[::-1]
+    assert returns_of[0.5] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_estimate_of_the_kl_points_from_the_policy_to_its_start():  # T9
+    """E_pi[k3] is KL(pi || ref), here by enumeration of two tokens."""
+    pi, ref = np.array([0.8, 0.2]), np.array([0.5, 0.5])
+    kl = np.log(pi) - np.log(ref)
+    assert float((pi * (np.expm1(-kl) + kl)).sum()) == pytest.approx(0.192745, abs=1e-6)
+
+
+@pytest.mark.parametrize(("kl", "expected"), [(6.6, 0.200256), (60.0, 0.200512), (-3.0, 0.199488)])
+def test_the_adaptive_weight_of_the_penalty(kl, expected):  # T8
+    algorithm = learner(kl_weight=0.2, kl_target=6.0)
+    algorithm._steer(kl, 128, WorkerGroup())
+    assert algorithm.kl_weight.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_weight_of_the_penalty_is_saved_with_the_model():
+    algorithm = learner(kl_weight=0.2, kl_target=6.0)
+    algorithm._steer(60.0, 128, WorkerGroup())
+    fresh = learner(kl_weight=0.2, kl_target=6.0)
+    fresh.load_state_dict(algorithm.state_dict())
+    assert fresh.kl_weight.item() == pytest.approx(0.200512, abs=1e-6)
+
+
+def test_a_round_ends_when_the_policy_has_gone_far():
+    algorithm = learner(max_kl=0.02)
+    assert algorithm.round_is_over({"ppo/kl_to_old": 0.03})
+    assert not algorithm.round_is_over({"ppo/kl_to_old": 0.01})
+    assert not learner().round_is_over({"ppo/kl_to_old": 9.0})
+
+
+def test_demonstrations_are_cloned_and_nothing_else():
+    algorithm = moved(learner(bc_weight=0.5))
+    tokens = encoded(algorithm)
+    (batch,) = pack(algorithm.demonstrate([tokens]), 1000)
+    loss = algorithm(batch)
+    (plain,) = pack([tokens], 1000)
+    clone = BC(BCConfig(), algorithm._start[0])(plain)
+    assert loss.value.item() == pytest.approx(0.5 * clone.value.item(), rel=1e-5)
+    assert loss.metrics["loss/policy"].item() == 0.0
+    assert loss.metrics["loss/value"].item() == 0.0
+
+
+def test_the_reference_stays_when_the_policy_moves():
+    algorithm = learner()
+    before = copy.deepcopy(algorithm._reference[0].state_dict())
+    moved(algorithm)
+    for name, value in algorithm._reference[0].state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not any("_reference" in n for n in algorithm.state_dict())
+
+
+RANDOM = [
+    episode_of((light, False), (first, True, 0.0), ("again\n", False), (second, True, 0.0), ("end\n", False))
+    for light in ("red\n", "green\n")
+    for first in ("stop\n", "go\n")
+    for second in ("red\n", "green\n")
+]
+
+
+def random_player():
+    """A clone of someone who presses the buttons at random: right in a quarter of the games."""
+    model = tiny_language_model(sorted({s.text for e in RANDOM for s in e.segments}), spread=32**-0.5)
+    batches = pack([encode_episode(e, model.codec, ALL) for e in RANDOM], 4000)
+    fit(BC(BCConfig(), model), batches, steps=150, lr=1e-2)
+    return model
+
+
+def improve(algorithm, rounds, lr, epochs=4):
+    """Rounds of 64 games, a few full-batch steps each."""
+    optimizer = torch.optim.Adam([p for p in algorithm.parameters() if p.requires_grad], lr=lr)
+    for number in range(rounds):
+        requests = [
+            type(r)(r.index, 1000 * number + r.index, r.task_id) for r in requests_of(64, num_tasks=2)
+        ]
+        policy = algorithm.policy().eval()
+        played = play(LIGHTS, Lights, policy, requests, decoding=Decoding(), slots=64, name="x")
+        episodes = algorithm.prepare([p.tokens for p in played], WorkerGroup()).episodes
+        for _ in range(epochs):
+            optimizer.zero_grad()
+            for batch in pack(episodes, 4000):
+                algorithm(batch).value.backward()
+            optimizer.step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"value_trunk": "shared", "value_clip": 0.5}, {"bc_weight": 0.0, "discount": "turn", "lam": 1.0}],
+    ids=["separate", "shared", "turns"],
+)
+def test_it_learns_the_two_turns_that_win(config):
+    algorithm = PPO(PPOConfig(gamma=1.0, **config), random_player())
+    before = np.mean(returns(LIGHTS, Lights, algorithm.policy(), requests_of(200, 2)))
+    assert before < 0.45
+    improve(algorithm, rounds=40, lr=1e-3)
+    assert np.mean(returns(LIGHTS, Lights, algorithm.policy(), requests_of(200, 2))) > 0.95
