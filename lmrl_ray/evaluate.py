@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from algos.play import EpisodeRequest, PlayedEpisode
-from envs.core import Episode
+from envs.core import Episode, ScriptedPolicy
 from envs.registry import TaskSpec, get_task
 from lmrl_ray.config import ConfigError, RunConfig
 from lmrl_ray.rollout import LocalRollouts, Rollouts, Setting
@@ -109,19 +109,35 @@ def evaluate_baseline(
     spec: TaskSpec, name: str, *, episodes: int, seed: int, env: dict[str, Any] | None = None
 ) -> Score:
     """Score one of the task's scripted policies on the same episodes."""
+    return evaluate_scripted(spec, spec.baseline(name), name, episodes=episodes, seed=seed, env=env).score
+
+
+def evaluate_scripted(
+    spec: TaskSpec,
+    policy: ScriptedPolicy,
+    name: str,
+    *,
+    episodes: int,
+    seed: int,
+    env: dict[str, Any] | None = None,
+) -> Evaluation:
+    """Play a policy that needs no tokens, in this process, and score it."""
     arguments = env or {}
-    simulator, policy = spec.make(**arguments), spec.baseline(name)
+    simulator = spec.make(**arguments)
     played = []
     for r in requests_for(spec, episodes, seed, arguments):
         try:
             episode = spec.play(simulator, policy, r.seed, r.task_id)
         except Exception as error:
-            episode = _failed(spec, simulator.simulator, name, r, error)
+            episode = failed_episode(spec, simulator.simulator, name, r, error)
         played.append(PlayedEpisode(r.index, episode, None, cut_actions=0))
-    return score(spec, name, played)
+    return Evaluation(score(spec, name, played), [p.episode for p in played])
 
 
-def _failed(spec: TaskSpec, simulator: str, name: str, request: EpisodeRequest, error: Exception) -> Episode:
+def failed_episode(
+    spec: TaskSpec, simulator: str, name: str, request: EpisodeRequest, error: Exception
+) -> Episode:
+    """The record of an episode whose simulator raised."""
     return Episode(
         task=spec.id,
         segments=(),

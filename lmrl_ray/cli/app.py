@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lmrl_ray.cli.options import RUNS, Json, Out, Plugins, Seed, Settings
+from lmrl_ray.cli.simulators import app as simulator_app
 
 if TYPE_CHECKING:
     from lmrl_ray.train import Hooks, TrainedRun
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets of episodes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(simulator_app, name="simulator")
 
 
 @app.command()
@@ -118,6 +120,7 @@ def train(
     """Train ALGO on TASK, or go on with a run: lmrl train --resume RUN."""
     from lmrl_ray.cli.training import train_options
     from lmrl_ray.resolve import resolve_config
+    from lmrl_ray.symbolic.config import is_symbolic
     from lmrl_ray.train import resume as resume_run
     from lmrl_ray.train import train as train_run
 
@@ -130,6 +133,15 @@ def train(
     else:
         if algo is None or task is None:
             raise typer.BadParameter("name an algorithm and a task, e.g. `lmrl train ilql maze-fo`")
+        if is_symbolic(algo, task):
+            from lmrl_ray.cli.symbolic import print_run, row, train_symbolic
+
+            run = train_symbolic(algo, task, config, settings or [], options, out, hooks, name)
+            if as_json:
+                _print_object(row(run), as_json)
+            else:
+                print_run(run, out)
+            return
         resolved = resolve_config(algo, task, file=config, settings=settings or [], options=options)
         finished = train_run(resolved, out, hooks, name)
     _print_run(finished, out, as_json)
@@ -137,7 +149,7 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    policy: Annotated[str, typer.Argument(help="Run, checkpoint or transformers folder.")],
+    policy: Annotated[str, typer.Argument(help="Run, checkpoint, transformers folder, or api:MODEL.")],
     task: str,
     episodes: Annotated[int | None, typer.Option(help="How many; the protocol's by default.")] = None,
     protocol: Annotated[Literal["quick", "paper"], typer.Option(help="How many episodes.")] = "quick",
@@ -145,6 +157,12 @@ def evaluate(
         Literal["sample", "greedy", "rerank"] | None, typer.Option(help="The run's own by default.")
     ] = None,
     rollout_actors: Annotated[int, typer.Option(help="Actors; 0 = this process.", min=0)] = 0,
+    base_url: Annotated[str | None, typer.Option(help="api:MODEL: the OpenAI-compatible endpoint.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="api:MODEL: episodes at a time.", min=1)] = None,
+    input_price: Annotated[float | None, typer.Option(help="api:MODEL: of 1M prompt tokens.", min=0)] = None,
+    output_price: Annotated[
+        float | None, typer.Option(help="api:MODEL: of 1M completion tokens.", min=0)
+    ] = None,
     settings: Settings = None,
     seed: Seed = 0,
     out: Out = RUNS,
@@ -158,11 +176,48 @@ def evaluate(
     request = EvaluationRequest(
         policy, task, episodes, protocol, decoding, rollout_actors, settings or [], plugin or []
     )
+    options = {
+        "base_url": base_url,
+        "concurrency": concurrency,
+        "input_price": input_price,
+        "output_price": output_price,
+    }
+    if policy.startswith("api:"):
+        from lmrl_ray.cli.prompting import evaluate_api, print_usage, rows
+
+        spec, scores, prompted = evaluate_api(request, options, seed, out, _hooks(as_json).display)
+        if as_json:
+            _print_object(rows(scores, prompted), as_json)
+        else:
+            print_scores(spec, scores)
+            print_usage(prompted)
+        return
+    if any(value is not None for value in options.values()):
+        raise typer.BadParameter("an endpoint, its prices and its concurrency are for a policy api:MODEL")
     spec, scores = evaluate_policy(request, seed, out, _hooks(as_json).display)
     if as_json:
         _print_object([s.row() for s in scores], as_json)
     else:
         print_scores(spec, scores)
+
+
+@app.command()
+def play(
+    task: str,
+    seed: Annotated[int | None, typer.Option(help="Of the episode; a new one by default.", min=0)] = None,
+    task_id: Annotated[
+        int | None, typer.Option(help="Which start, secret or buyer; drawn by default.")
+    ] = None,
+    settings: Settings = None,
+    plugin: Plugins = None,
+    as_json: Json = False,
+) -> None:
+    """Play TASK yourself; --json prints the episode at the end."""
+    from lmrl_ray.cli.playing import play_in_terminal, record
+
+    episode = play_in_terminal(task, seed, task_id, settings or [], plugin or [], aside=as_json)
+    if as_json:
+        _print_object(record(episode), as_json)
 
 
 @app.command()
@@ -201,25 +256,6 @@ def demo(
     result = run_demo(seed, out, rollout_actors, _hooks(as_json))
     if as_json:
         _print_object([s.row() for s in result.scores], as_json)
-@app.command()
-def play(
-    task: str,
-    seed: Annotated[int | None, typer.Option(help="Of the episode; a new one by default.", min=0)] = None,
-    task_id: Annotated[
-        int | None, typer.Option(help="Which start, secret or buyer; drawn by default.")
-    ] = None,
-    settings: Settings = None,
-    plugin: Plugins = None,
-    as_json: Json = False,
-) -> None:
-    """Play TASK yourself; --json prints the episode at the end."""
-    from lmrl_ray.cli.playing import play_in_terminal, record
-
-    episode = play_in_terminal(task, seed, task_id, settings or [], plugin or [], aside=as_json)
-    if as_json:
-        _print_object(record(episode), as_json)
-
-
         return
     print_scores(result.spec, result.scores, paper=("bc", "ilql"))
     typer.echo(f"seed {seed}, {result.minutes:.1f} minutes. Look at the runs: {ui_command(out)}")

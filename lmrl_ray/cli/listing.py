@@ -28,10 +28,14 @@ def task_rows() -> list[dict[str, Any]]:
 
 def algorithm_rows() -> list[dict[str, Any]]:
     from algos.base import algorithm_ids, get_algorithm
+    from lmrl_ray.symbolic.config import ALGORITHMS as SYMBOLIC
 
     rows = []
     for name in algorithm_ids():
         algorithm = get_algorithm(name)
         kind = "online" if algorithm.online else "offline"
         rows.append({"id": name, "name": algorithm.title, "kind": kind, "source": algorithm.source})
+    for name, symbolic in SYMBOLIC.items():
+        kind = "online" if symbolic.online else "offline"
+        rows.append({"id": name, "name": symbolic.title, "kind": kind, "source": symbolic.source})
     return rows

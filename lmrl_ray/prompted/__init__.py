@@ -1,0 +1,1 @@
+"""Prompted language models behind an OpenAI-compatible endpoint, played and scored like any other policy."""

@@ -1,0 +1,97 @@
+"""The configuration of a symbolic run: a YAML file, `--set algorithm.KEY=VALUE`, `--seed`, `--data`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field, SerializeAsAny
+
+from lmrl_ray.config import ConfigError, Section, load_yaml, merge, parse_settings, validate
+from lmrl_ray.resolve import check_simulator
+
+TASK = "maze-symbolic"
+TEXT_TASK = "maze-fo"
+"""The same game in words: where the data and the score are from."""
+
+
+class TabularQConfig(Section):
+    """Q-iteration over the transitions of a data set."""
+
+    gamma: float = Field(0.99, gt=0, lt=1, description="discount per move")
+    tolerance: float = Field(1e-6, gt=0, description="largest change of a value at which it stops")
+
+
+class DQNConfig(Section):
+    """RLlib's DQN. What is not here has RLlib's default."""
+
+    env_steps: int = Field(12_000, ge=1, description="moves that are played")
+    env_runners: int = Field(0, ge=0, description="Ray actors that play; 0 = the driver")
+    gamma: float = Field(0.99, gt=0, le=1, description="discount per move")
+    lr: float = Field(5e-3, gt=0)
+    batch: int = Field(128, ge=1, description="transitions of an update")
+    moves_per_update: int = Field(8, ge=1)
+    target_every: int = Field(200, ge=1, description="moves between updates of the target network")
+    hidden: tuple[int, ...] = Field((64,), description="widths of the hidden layers")
+    epsilon: tuple[float, float] = Field((1.0, 0.2), description="exploration: at first, and from half time")
+
+
+class SymbolicAlgorithm(NamedTuple):
+    title: str
+    online: bool
+    source: str
+    settings: type[Section]
+
+
+ALGORITHMS = {
+    "rllib-dqn": SymbolicAlgorithm(f"DQN of RLlib, on {TASK}", True, "Mnih et al. 2015", DQNConfig),
+    "tabular-q": SymbolicAlgorithm(
+        f"tabular Q-iteration on the data of {TEXT_TASK}, on {TASK}", False, "Watkins 1989", TabularQConfig
+    ),
+}
+
+
+class SymbolicConfig(Section):
+    """A symbolic run, complete."""
+
+    algo: str
+    task: str
+    seed: int = Field(0, ge=0)
+    data: str | None = Field(None, description="tabular-q: a Parquet file of maze-fo; None builds it")
+    data_episodes: int | None = Field(None, ge=1, description="tabular-q: episodes of a data set built here")
+    env: dict[str, Any] = Field(default_factory=dict, description="layout and goal of the maze")
+    algorithm: SerializeAsAny[Section] = Section()
+
+    def dump(self) -> dict[str, Any]:
+        return self.model_dump(mode="json")
+
+
+def is_symbolic(algo: str, task: str) -> bool:
+    """Whether a run is for this package; `resolve` says what does not fit together."""
+    return algo in ALGORITHMS or task == TASK
+
+
+def resolve(
+    algo: str,
+    task: str,
+    *,
+    file: Path | None = None,
+    settings: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> SymbolicConfig:
+    """The configuration of a run. ConfigError for a wrong pair, an unknown key or a bad value."""
+    if algo not in ALGORITHMS or task != TASK:
+        raise ConfigError(
+            f"{algo} {task}: {' and '.join(ALGORITHMS)} learn {TASK} alone, and nothing else learns it; "
+            f"{TEXT_TASK} is the same maze in words"
+        )
+    where = str(file) if file else "config"
+    values = merge(merge(load_yaml(file) if file else {}, parse_settings(settings)), options or {})
+    values |= {"algo": algo, "task": task}
+    algorithm = validate(ALGORITHMS[algo].settings, values.pop("algorithm", None) or {}, where, "algorithm.")
+    config = validate(SymbolicConfig, values, where, "").model_copy(update={"algorithm": algorithm})
+    if algo == "rllib-dqn" and (config.data or config.data_episodes):
+        raise ConfigError(f"{where}: data: rllib-dqn plays the maze itself; tabular-q learns from a data set")
+    check_simulator(TEXT_TASK, config.env)
+    return config
