@@ -69,7 +69,7 @@ class Buyer:
     """Percent of the list price that the wished car is worth to the buyer."""
     held_out: bool = False
 
-    @property
+    @cached_property
     def temper(self) -> Temper:
         return PERSONALITIES[self.personality]
 
@@ -84,15 +84,22 @@ class Buyer:
         Rises with `concessions` from the opening to the reservation price. A wished feature that is
         not there costs 8 % of it, one that nobody asked for 2 %.
         """
-        if (car.brand, car.type) != (self.wish.brand, self.wish.type):
-            return 0
+        return self.limit_at(self.fit(car), concessions)
+
+    def limit_at(self, fit: int, concessions: int) -> int:
+        """`limit` of a car with that `fit`."""
         temper = self.temper
         done = min(concessions, temper.rounds)
         progress = temper.opening * temper.rounds + (100 - temper.opening) * done
+        return round_down(self.reservation * progress * fit // (10_000 * temper.rounds))
+
+    def fit(self, car: Car) -> int:
+        """Percent of the wished car's worth that `car` has; 0 for another brand or type."""
+        if car.brand != self.wish.brand or car.type != self.wish.type:
+            return 0
         right = len(self.wish.features & car.features)
         missing, unwanted = len(self.wish.features) - right, len(car.features) - right
-        fit = 100 - _MISSING_FEATURE * missing - _UNWANTED_FEATURE * unwanted
-        return round_down(self.reservation * progress * fit // (10_000 * temper.rounds))
+        return 100 - _MISSING_FEATURE * missing - _UNWANTED_FEATURE * unwanted
 
     def secrets(self) -> dict[str, Any]:
         """The record as plain values: for experts and critics, not for the seller."""

@@ -187,6 +187,8 @@ class RuleBuyer:
         talks = self._talks
         if self._table is None and talks.brand is not None and talks.type is not None:
             self._table = Car(talks.brand, talks.type, frozenset(talks.features))
+            self._fit = self._buyer.fit(self._table)
+            self._missing = self._buyer.wish.features - self._table.features
         return self._table
 
     def _consider(self, price: int) -> _Answer:
@@ -194,7 +196,7 @@ class RuleBuyer:
         talks, car = self._talks, self._car()
         if car is None:
             return _Answer("which_car", progress=False)
-        limit = self._buyer.limit(car, talks.concessions)
+        limit = self._buyer.limit_at(self._fit, talks.concessions)
         if not limit:
             self._tell("brand", "type")
             return _Answer("wrong_car", progress=False)
@@ -203,20 +205,19 @@ class RuleBuyer:
         conceded = talks.standing is not None and price * 100 <= talks.standing * _STEP_DOWN
         if price > limit and conceded:
             talks.concessions += 1
-            limit = self._buyer.limit(car, talks.concessions)
+            limit = self._buyer.limit_at(self._fit, talks.concessions)
         if price <= limit:
             talks.why = f"{price} <= limit {limit} after {talks.concessions} concessions"
             return _Answer("accept", progress=True, price=price)
         if talks.standing is not None and not conceded:
             return _Answer("unmoved", progress=False)
         talks.standing = price
-        return self._bargain(car, limit)
+        return self._bargain(limit)
 
-    def _bargain(self, car: Car, limit: int) -> _Answer:
+    def _bargain(self, limit: int) -> _Answer:
         """Refuse a price, and ask for a feature that nobody has spoken of yet."""
         talks, temper = self._talks, self._buyer.temper
-        missing = (self._buyer.wish.features - car.features).difference(talks.told)
-        misses = min(missing, default=None)
+        misses = min(self._missing.difference(talks.told), default=None) if self._missing else None
         if misses:
             self._tell(misses)
         if not temper.names_prices:
