@@ -17,12 +17,12 @@ from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from algos.batch import PackedBatch
 from algos.models import LanguageModel
 from algos.policy import Policy
+from algos.settings import Settings
 from algos.tokens import TokenEpisode
 
 
@@ -30,10 +30,8 @@ class UnknownAlgorithmError(ValueError):
     """No algorithm is registered under the name."""
 
 
-class AlgorithmConfig(BaseModel):
-    """Base of every algorithm's configuration: unknown keys are errors, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class AlgorithmConfig(Settings):
+    """Base of every algorithm's configuration."""
 
 
 class Loss(NamedTuple):
@@ -142,6 +140,7 @@ _BUILT_IN = (
     "algos.ilql",
     "algos.cql",
     "algos.ppo",
+    "algos.archer",
 )
 
 AlgorithmT = TypeVar("AlgorithmT", bound=type[Algorithm])

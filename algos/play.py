@@ -55,7 +55,8 @@ def play(
 ) -> Iterator[PlayedEpisode]:
     """Play the requested episodes; they are yielded as they end.
 
-    A simulator that raises ends its episode, not the run: the episode is yielded with `error` set.
+    A simulator that raises, or says more than the model can read, ends its episode, not the run: the
+    episode is yielded with `error` set.
 
     Args:
         make_env: makes one simulator; called once for each slot.
@@ -81,9 +82,15 @@ def play(
             return
         chunks = {}
         for slot, table in running.items():
-            chunks[slot], slid = table.new_tokens()
+            try:
+                chunks[slot], slid = table.new_tokens()
+            except ValueError as error:  # an observation that is longer than the model's window
+                yield table.failed(error)
+                continue
             if slid:
                 sampler.forget(slot)
+        if not chunks:
+            continue
         sampled = sampler.act(chunks)
         _step([tables[slot] for slot in sampled], list(sampled.values()))
         for slot, action in sampled.items():
@@ -171,7 +178,18 @@ class _Table:
         self.running = not (self._terminated or self._truncated)
         return not self.running
 
+    def failed(self, error: Exception) -> PlayedEpisode:
+        self._error = _describe(error)
+        self.running = False
+        return self.finished()
+
     def finished(self) -> PlayedEpisode:
+        tokens = None
+        if self._error is None:
+            try:
+                tokens = self._builder.build(self._terminated, bool(self._info["success"]))
+            except ValueError as error:  # the last observation, which is bootstrapped from, is too long
+                self._error = _describe(error)
         episode = Episode(
             task=self.spec.id,
             segments=tuple(self._segments),
@@ -184,7 +202,6 @@ class _Table:
             policy=self.name,
             error=self._error,
         )
-        tokens = None if self._error else self._builder.build(self._terminated, episode.success)
         return PlayedEpisode(self._request.index, episode, tokens, self._cut)
 
     def _observe(self, observation: str, prefix: np.ndarray | None = None) -> None:

@@ -17,22 +17,23 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from algos import models
 from algos.codec import TextCodec
 from algos.networks import QHead, ValueHead
+from algos.settings import Settings
 
 
-class Decoding(BaseModel):
+class Decoding(Settings):
     """How actions are drawn."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    mode: Literal["sample", "greedy", "rerank"] = Field(
-        "sample", description="rerank scores the task's legal actions instead of decoding freely"
+    mode: Literal["sample", "greedy", "rerank", "propose"] = Field(
+        "sample",
+        description="rerank scores the task's legal actions instead of decoding freely; propose lets the "
+        "language model draw `candidates` whole actions and takes the best by Q",
     )
     temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
     beta: float = Field(
@@ -43,6 +44,7 @@ class Decoding(BaseModel):
     min_p: float | None = Field(
         None, ge=0, lt=1, description="support: tokens at least this likely relative to the likeliest"
     )
+    candidates: int = Field(5, ge=1, description="actions that are drawn for mode: propose")
     rerank_logit_weight: float = Field(0.0, ge=0, description="weight of log pi_beta in a reranked score")
 
 
@@ -73,6 +75,11 @@ class Policy(nn.Module, ABC):
     ) -> torch.Tensor:
         """What token i adds to the score of its action in state i: a [M, h] for each trunk, [M] -> [M]."""
 
+    def spoken_log_probs(self, hidden: torch.Tensor, decoding: Decoding) -> torch.Tensor:
+        """What the language model alone draws from: [B, h] -> [B, V]."""
+        logp = restrict(self.language_log_probs(hidden), decoding)
+        return torch.log_softmax(logp / decoding.temperature, dim=-1)
+
     def language_log_probs(self, hidden: torch.Tensor) -> torch.Tensor:
         """log pi(.|s) of the language model with special and unused ids ruled out: [B, h] -> [B, V]."""
         logits = self.lm.get_output_embeddings()(hidden).float()
@@ -99,8 +106,7 @@ class LanguagePolicy(Policy):
     """The language model itself."""
 
     def log_probs(self, hidden: list[torch.Tensor], decoding: Decoding) -> torch.Tensor:
-        logp = restrict(self.language_log_probs(hidden[0]), decoding)
-        return torch.log_softmax(logp / decoding.temperature, dim=-1)
+        return self.spoken_log_probs(hidden[0], decoding)
 
     def rerank_scores(
         self, hidden: list[torch.Tensor], tokens: torch.Tensor, decoding: Decoding
@@ -121,6 +127,10 @@ class ValueHeads(nn.Module):
         """min over heads of Q(s, .): [N, h] -> [N, V]."""
         return torch.stack([cast(QHead, head).all(hidden) for head in self.q]).amin(0)
 
+    def min_q_of(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """min over heads of Q(s, a): [N, h], [N] -> [N]."""
+        return torch.stack([head(hidden, tokens)[0] for head in self.q]).amin(0)
+
 
 class ValuePolicy(Policy):
     """The behaviour policy, steered by Q (LMRL-Gym equation 5; ILQL, Snell et al. 2023, section 4.3).
@@ -137,6 +147,8 @@ class ValuePolicy(Policy):
         return [self.lm.base_model, self.values.trunk]
 
     def log_probs(self, hidden: list[torch.Tensor], decoding: Decoding) -> torch.Tensor:
+        if decoding.mode == "propose":
+            return self.spoken_log_probs(hidden[0], decoding)
         logp = restrict(self.language_log_probs(hidden[0]), decoding)
         steered = logp + decoding.beta * self.values.min_q(hidden[1])
         return torch.log_softmax(steered / decoding.temperature, dim=-1)
@@ -144,7 +156,7 @@ class ValuePolicy(Policy):
     def rerank_scores(
         self, hidden: list[torch.Tensor], tokens: torch.Tensor, decoding: Decoding
     ) -> torch.Tensor:
-        score = self.values.min_q(hidden[1]).gather(1, tokens[:, None]).squeeze(1)
+        score = self.values.min_q_of(hidden[1], tokens)
         if self.values.v is not None:
             score = score - self.values.v(hidden[1])
         if decoding.rerank_logit_weight:

@@ -32,6 +32,11 @@ class QConfig(AlgorithmConfig):
     discount: Per = Field("token", description="gamma once per action token, or per turn")
     cql_weight: float = Field(0.0, ge=0, description="w: pushes down tokens that the data do not take")
     initial_value: float = Field(0.0, description="constant that Q and V start from, in units of return")
+    trunk_start: Literal["clone", "fresh"] = Field(
+        "clone",
+        description="weights that the values' trunk starts from: the behaviour policy's, or new ones "
+        "(cloning nearly random actions makes a small model's states all alike)",
+    )
     tie_heads: bool = Field(False, description="Q's output matrix is the frozen token embedding")
     lse_chunk: int = Field(1024, ge=1, description="states whose CQL log-sum-exp is computed at a time")
 
@@ -67,8 +72,11 @@ class TargetedQ(Algorithm):
 
 
 def make_values(config: QConfig, language_model: LanguageModel, *, heads: int, v: bool) -> ValueHeads:
-    """A copy of the language model's trunk with so many Q heads, and a V head where `v`."""
-    trunk = copy.deepcopy(language_model.trunk).float()
+    """A trunk like the language model's with so many Q heads, and a V head where `v`."""
+    if config.trunk_start == "fresh":
+        trunk = type(language_model.trunk)(language_model.trunk.config).float()
+    else:
+        trunk = copy.deepcopy(language_model.trunk).float()
     width, vocab = language_model.model.config.hidden_size, language_model.model.config.vocab_size
     tied = language_model.model.get_output_embeddings().weight if config.tie_heads else None
     q = [QHead(width, vocab, config.initial_value, tied) for _ in range(heads)]

@@ -13,10 +13,11 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from algos.base import AlgorithmConfig, get_algorithm
 from algos.policy import Decoding
+from algos.settings import Settings
 from envs.registry import get_task
 from lmrl_ray.simulators import located
 
@@ -27,14 +28,10 @@ class ConfigError(ValueError):
     """A configuration that cannot be used: which key, what was found, what to write instead."""
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class OptimizerConfig(Section):
+class OptimizerConfig(Settings):
     """The engine and its optimiser."""
 
     engine: Literal["deepspeed", "torch"] = "deepspeed"
@@ -47,7 +44,7 @@ class OptimizerConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0)
 
 
-class TrainingConfig(Section):
+class TrainingConfig(Settings):
     """How long, in what portions, and when to save and look."""
 
     steps: int = Field(300, ge=1, description="optimiser steps")
@@ -60,7 +57,7 @@ class TrainingConfig(Section):
     log_every: int = Field(10, ge=1)
 
 
-class OnlineConfig(Section):
+class OnlineConfig(Settings):
     """Rounds of an online algorithm: play, then learn from what was played."""
 
     episodes: int = Field(128, ge=1, description="episodes of a round, over all workers")
@@ -70,11 +67,11 @@ class OnlineConfig(Section):
     )
 
 
-class ModelConfig(Section):
+class ModelConfig(Settings):
     name: str = Field("tiny", description="a preset (tiny, small), a Hugging Face name, or a folder")
 
 
-class ResourcesConfig(Section):
+class ResourcesConfig(Settings):
     """Where it runs. 0 means: in this process, without a cluster."""
 
     workers: int = Field(0, ge=0, description="learner workers under Ray Train; 0 = in this process")
@@ -88,7 +85,7 @@ class ResourcesConfig(Section):
     timeout_s: float = Field(300.0, gt=0, description="longest wait for another worker or an actor")
 
 
-class RunConfig(Section):
+class RunConfig(Settings):
     """A training run, complete: with it and the data, the run can be repeated."""
 
     algo: str = Field(description="algorithm id")

@@ -118,7 +118,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train ALGO on TASK, or go on with a run: lmrl train --resume RUN."""
-    from lmrl_ray.cli.training import train_options
+    from lmrl_ray.cli.training import refuse_with_resume, train_options
     from lmrl_ray.resolve import resolve_config
     from lmrl_ray.symbolic.config import is_symbolic
     from lmrl_ray.train import resume as resume_run
@@ -127,8 +127,10 @@ def train(
     hooks = _hooks(as_json)
     options = train_options(data, init, model, workers, rollout_actors, seed, plugin)
     if resume is not None:
-        if algo or task or config or settings:
-            raise typer.BadParameter("a resumed run keeps its algorithm, task and configuration")
+        refuse_with_resume(
+            algo=algo, task=task, config=config, set=settings, seed=seed, data=data, init=init, model=model,
+            name=name,
+        )  # fmt: skip
         finished = resume_run(resume, out, hooks, options)
     else:
         if algo is None or task is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from lmrl_ray.plugins import absolute
 
 
@@ -28,3 +30,13 @@ def train_options(
         "plugins": absolute(plugins or []) or None,
     }
     return {k: v for k, v in given.items() if v is not None}
+
+
+def refuse_with_resume(**given: object) -> None:
+    """A resumed run goes on as it began; only where it runs may change (workers, actors)."""
+    named = [name for name, value in given.items() if value]
+    if named or given.get("seed") is not None:
+        raise typer.BadParameter(
+            f"{', '.join(named) or 'seed'}: a resumed run keeps its own; only --workers, --rollout-actors "
+            f"and --plugin may be given with --resume"
+        )

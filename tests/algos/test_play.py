@@ -344,6 +344,38 @@ def test_a_simulator_that_raises_fails_its_episode_and_the_others_go_on(turn):
             assert result.tokens.ids.tolist() == sound[index].tokens.ids.tolist()
 
 
+class Lecturer(TextEnv):
+    """Says more than any model here can read: at once (task 0), in its last words (1), never (2)."""
+
+    num_tasks = 3
+
+    def privileged(self):
+        return {}
+
+    def _reset(self, task_id):
+        return "hello " * 500 + "\n" if task_id == 0 else "hello\n"
+
+    def _step(self, action):
+        return Outcome("hello " * 500 + "\n" if self._task_id == 1 else "so\n", 0.0, truncated=True)
+
+    def _get_state(self):
+        return {}
+
+    def _set_state(self, state):
+        raise NotImplementedError
+
+
+def test_an_observation_too_long_for_the_model_fails_its_episode_and_the_others_go_on():
+    found = played(make_env=Lecturer, wanted=[EpisodeRequest(i, i, task_id=i % 3) for i in range(9)], slots=2)
+    for index, result in found.items():
+        if index % 3 == 2:
+            assert result.episode.error is None
+            assert result.tokens is not None
+        else:
+            assert "the model's window" in result.episode.error
+            assert result.tokens is None
+
+
 def test_what_an_episode_says_of_itself():
     found = played(wanted=[EpisodeRequest(index=4, seed=11, task_id=2)])[4].episode
     assert (found.task, found.seed, found.task_id, found.policy, found.simulator, found.error) == (

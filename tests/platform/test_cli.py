@@ -194,6 +194,18 @@ def test_train_resumes_a_run_by_name(lmrl, run, out):
     assert json.loads((run / "evaluation.json").read_text()).items() <= again.json.items()
 
 
+@pytest.mark.parametrize(
+    "option", [("--seed", "0"), ("--model", "tiny"), ("--init", "run"), ("--data", "x"), ("--name", "x")]
+)
+def test_what_a_resumed_run_cannot_change_is_refused(lmrl, run, out, option):
+    before = (run / "config.yaml").read_bytes()
+    refused = lmrl("train", "--resume", "run", *option, "--out", out)
+    assert refused.code != 0
+    assert option[0].removeprefix("--") in refused.stderr
+    assert "a resumed run keeps its own" in " ".join(refused.stderr.replace("│", " ").split())
+    assert (run / "config.yaml").read_bytes() == before
+
+
 def test_eval_scores_the_baselines_and_the_policy(lmrl, run, out):
     rows = lmrl("eval", run, "toy", "--json").json
     assert [r["policy"] for r in rows] == ["random", "behaviour", "optimal", "bc"]
