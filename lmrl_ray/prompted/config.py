@@ -8,12 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from lmrl_ray.config import ConfigError, Section
+from algos.settings import Settings
+from lmrl_ray.config import ConfigError
 
 URL_VARIABLE = "OPENAI_BASE_URL"
 
 
-class PromptedConfig(Section):
+class PromptedConfig(Settings):
     """What is asked and how. Fields in `HOW` change no episode's distribution, only how it is fetched."""
 
     base_url: str | None = Field(None, description=f"the endpoint, ends in /v1; {URL_VARIABLE} by default")

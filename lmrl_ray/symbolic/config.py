@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from pydantic import Field, SerializeAsAny
 
-from lmrl_ray.config import ConfigError, Section, load_yaml, merge, parse_settings, validate
+from algos.settings import Settings
+from lmrl_ray.config import ConfigError, load_yaml, merge, parse_settings, validate
 from lmrl_ray.resolve import check_simulator
 
 TASK = "maze-symbolic"
@@ -16,24 +17,24 @@ TEXT_TASK = "maze-fo"
 """The same game in words: where the data and the score are from."""
 
 
-class TabularQConfig(Section):
+class TabularQConfig(Settings):
     """Q-iteration over the transitions of a data set."""
 
     gamma: float = Field(0.99, gt=0, lt=1, description="discount per move")
     tolerance: float = Field(1e-6, gt=0, description="largest change of a value at which it stops")
 
 
-class DQNConfig(Section):
+class DQNConfig(Settings):
     """RLlib's DQN. What is not here has RLlib's default."""
 
-    env_steps: int = Field(12_000, ge=1, description="moves that are played")
+    env_steps: int = Field(5_000, ge=1, description="moves that are played")
     env_runners: int = Field(0, ge=0, description="Ray actors that play; 0 = the driver")
     gamma: float = Field(0.99, gt=0, le=1, description="discount per move")
-    lr: float = Field(5e-3, gt=0)
-    batch: int = Field(128, ge=1, description="transitions of an update")
-    moves_per_update: int = Field(8, ge=1)
-    target_every: int = Field(200, ge=1, description="moves between updates of the target network")
-    hidden: tuple[int, ...] = Field((64,), description="widths of the hidden layers")
+    lr: float = Field(0.01, gt=0, description="at first; falls linearly to a tenth")
+    batch: int = Field(64, ge=1, description="transitions of an update")
+    moves_per_update: int = Field(4, ge=1, description="moves that each actor plays between updates")
+    target_every: int = Field(100, ge=1, description="moves between updates of the target network")
+    hidden: int = Field(256, ge=1, description="features of a cell, learnt")
     epsilon: tuple[float, float] = Field((1.0, 0.2), description="exploration: at first, and from half time")
 
 
@@ -41,7 +42,7 @@ class SymbolicAlgorithm(NamedTuple):
     title: str
     online: bool
     source: str
-    settings: type[Section]
+    settings: type[Settings]
 
 
 ALGORITHMS = {
@@ -52,7 +53,7 @@ ALGORITHMS = {
 }
 
 
-class SymbolicConfig(Section):
+class SymbolicConfig(Settings):
     """A symbolic run, complete."""
 
     algo: str
@@ -61,7 +62,7 @@ class SymbolicConfig(Section):
     data: str | None = Field(None, description="tabular-q: a Parquet file of maze-fo; None builds it")
     data_episodes: int | None = Field(None, ge=1, description="tabular-q: episodes of a data set built here")
     env: dict[str, Any] = Field(default_factory=dict, description="layout and goal of the maze")
-    algorithm: SerializeAsAny[Section] = Section()
+    algorithm: SerializeAsAny[Settings] = Settings()
 
     def dump(self) -> dict[str, Any]:
         return self.model_dump(mode="json")
@@ -88,7 +89,9 @@ def resolve(
         )
     where = str(file) if file else "config"
     values = merge(merge(load_yaml(file) if file else {}, parse_settings(settings)), options or {})
-    values |= {"algo": algo, "task": task}
+    for key, asked in (("algo", algo), ("task", task)):
+        if values.setdefault(key, asked) != asked:
+            raise ConfigError(f"{where}: {key}: is {values[key]!r}, but {asked!r} was asked for")
     algorithm = validate(ALGORITHMS[algo].settings, values.pop("algorithm", None) or {}, where, "algorithm.")
     config = validate(SymbolicConfig, values, where, "").model_copy(update={"algorithm": algorithm})
     if algo == "rllib-dqn" and (config.data or config.data_episodes):

@@ -52,7 +52,13 @@ def _rllib_config(config: DQNConfig, env: dict[str, Any], seed: int) -> Any:
         .env_runners(num_env_runners=config.env_runners, rollout_fragment_length=config.moves_per_update)
         .learners(num_learners=0)
         .rl_module(
-            model_config=DefaultModelConfig(fcnet_hiddens=list(config.hidden), fcnet_activation="tanh")
+            # Orthogonal features of the cells: at first no cell's values are tied to another's.
+            model_config=DefaultModelConfig(
+                fcnet_hiddens=[config.hidden],
+                fcnet_activation="linear",
+                fcnet_kernel_initializer="orthogonal_",
+                fcnet_bias_initializer="zeros_",
+            )
         )
         .training(
             gamma=config.gamma,

@@ -44,6 +44,15 @@ def test_examples_are_the_first_episodes_of_the_data_set_of_that_seed():
     assert text != system_text(MAZE, PromptedConfig(), {}, 6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("task", task_ids())
+def test_every_task_has_examples(task):
+    text = system_text(get_task(task), PromptedConfig(examples=1), {}, 0)
+    shown = text.partition("Example 1:\n")[2]
+    assert shown.startswith("Observation: ")
+    assert 1 <= shown.count('{"action": ') <= 3
+
+
 def test_all_of_the_episode_is_shown_where_the_task_has_no_window():
     found = messages("rules", told("a", "left", "b", "up", "c"), None, False)
     assert found[0] == {"role": "system", "content": "rules"}

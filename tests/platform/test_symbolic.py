@@ -152,6 +152,7 @@ def test_another_map_is_learnt_from_its_own_data(lmrl, out):
         (("tabular-q", "maze-symbolic", "--set", "algorithm.gama=1"), "Did you mean algorithm.gamma"),
         (("tabular-q", "maze-symbolic", "--set", "algorithm.gamma=2"), "algorithm.gamma: found 2"),
         (("tabular-q", "maze-symbolic", "--model", "tiny"), "model: unknown key"),
+        (("tabular-q", "maze-symbolic", "--set", "algo=ilql"), "algo: is 'ilql', but 'tabular-q' was asked"),
         (("rllib-dqn", "maze-symbolic", "--data", "x.parquet"), "rllib-dqn plays the maze itself"),
         (("tabular-q", "maze-symbolic", "--data", "x.parquet"), "there is no such file"),
         (("tabular-q", "maze-symbolic", "--set", "env.layout=nowhere"), "layout"),
