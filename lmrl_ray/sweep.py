@@ -18,12 +18,12 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, model_validator
 
+from algos.settings import Settings
 from lmrl_ray.cluster import ensure_ray
 from lmrl_ray.config import (
     ConfigError,
     ResourcesConfig,
     RunConfig,
-    Section,
     load_yaml,
     merge,
     parse,
@@ -38,7 +38,7 @@ from lmrl_ray.tracking import Tracker
 from lmrl_ray.train import Hooks, following_status, prepare, resume, train
 
 
-class Range(Section):
+class Range(Settings):
     """Where a value is drawn from: exactly one of these."""
 
     uniform: tuple[float, float] | None = None
@@ -77,14 +77,14 @@ class Range(Section):
         return self
 
 
-class Asha(Section):
+class Asha(Settings):
     """Asynchronous successive halving (Li et al. 2020), in optimiser steps."""
 
     grace_steps: int = Field(50, ge=1, description="no trial is stopped before")
     reduction_factor: int = Field(2, ge=2, description="one in so many goes on at each rung")
 
 
-class SweepConfig(Section):
+class SweepConfig(Settings):
     """A sweep's file."""
 
     algo: str
