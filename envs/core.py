@@ -64,7 +64,8 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     """Task ids of the split (train, held-out) that it was made for and draws from; None where it has all."""
 
     simulator: str = "rule"
-    """What answers: rule, kb (a knowledge base), engine or lm. Stands in every record."""
+    """What answers: rule, kb (a knowledge base), engine, lm (a language model) or api (one behind an
+    endpoint). Stands in every record."""
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium's own declaration)
     render_mode = "ansi"
@@ -75,6 +76,11 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         self._running = False
         self._turn = 0
         self._task_id = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a step waits for a model: then many are stepped at a time, and it answers in batches."""
+        return self.simulator in ("lm", "api")
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -184,7 +190,7 @@ class Episode:
     seed: int
     task_id: int
     simulator: str
-    """What answered: rule, kb, engine or lm."""
+    """What answered: rule, kb, engine, lm or api."""
     policy: str
     """Who acted."""
     error: str | None = None
@@ -219,12 +225,6 @@ class ScriptedPolicy(ABC):
     def act(self, observation: str) -> str:
         """The next action, ending in one newline, after the latest observation."""
 
-
-def play_episode(
-    env: TextEnv,
-    policy: ScriptedPolicy,
-    *,
-    task: str,
     def played(self, action: str) -> None:
         """Told after `act` that somebody else, whose game it follows, played `action` instead.
 
@@ -232,6 +232,12 @@ def play_episode(
         """
         return
 
+
+def play_episode(
+    env: TextEnv,
+    policy: ScriptedPolicy,
+    *,
+    task: str,
     seed: int,
     task_id: int | None = None,
 ) -> Episode:
