@@ -60,6 +60,7 @@ class OtherSide:
         window: 1 where a prompt is the latest observation alone, None where it is the whole dialogue.
         agrees: (task id, recorded exchange, answer) -> whether the built-in simulator could have said it.
         max_tokens: of an answer.
+        greedy: whether the likeliest answer is given, or one is drawn.
     """
 
     arguments: Callable[[TextModel], dict[str, Any]]
@@ -67,6 +68,7 @@ class OtherSide:
     window: int | None
     agrees: Callable[[int, Turn, str], bool]
     max_tokens: int
+    greedy: bool
 
 
 Loader = Callable[[str, str | None], TextModel]

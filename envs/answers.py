@@ -11,12 +11,14 @@ from collections import Counter
 from functools import cached_property
 from typing import Any
 
-from envs.answering import Turn
+from envs.answering import OtherSide, Turn
 from envs.core import Episode, Outcome, ScriptedPolicy, Segment, State, TextEnv
 from envs.registry import ANSWERS, Scale, TaskSpec, get_task
 
-_SAMPLE = 200
-"""Exchanges in which the most frequent answer is counted."""
+_LONGEST_PROMPT = 3400
+"""Characters; a prompt is one observation here, and must fit into a window of 1,024 tokens."""
+_SAMPLE = 50
+"""Games in which the answers are counted."""
 
 
 def answers_task(task: str) -> TaskSpec:
@@ -34,11 +36,15 @@ def answers_task(task: str) -> TaskSpec:
         window=side.window,
         scale=Scale(minimum=0.0, average=None, maximum=None),
         max_action_tokens=side.max_tokens,
-        baselines={"majority": "envs.answers:Majority"},
-        best_baseline="majority",
+        baselines={
+            "random": "envs.answers:Random",
+            "majority": "envs.answers:Majority",
+            "behaviour": "envs.answers:BuiltIn",
+        },
+        best_baseline="behaviour",
         data_episodes=game.data_episodes,
         table1={},
-        quick_episodes=500,
+        quick_episodes=250,
         paper_episodes=5000,
         listed=False,
     )
@@ -76,27 +82,33 @@ class AnswersEnv(TextEnv):
     def __init__(self, task: str, **env: Any) -> None:
         super().__init__()
         self._spec = get_task(task)
-        self._side = self._spec.side()
         self._game = self._spec.make(**env)
         self.num_tasks = self._game.num_tasks
+
+    @property
+    def _side(self) -> OtherSide:
+        return self._spec.side()
 
     def privileged(self) -> dict[str, Any]:
         """What the built-in simulator said."""
         return {"answer": self._turn_asked.answer}
 
     @cached_property
-    def usual_answer(self) -> str:
-        """The most frequent answer of the built-in simulator."""
+    def usual_answers(self) -> list[str]:
+        """What the built-in simulator said in some games, as often as it said it."""
         seeds = range(_SAMPLE)
-        answers = [t.answer for seed in seeds for t in self._turns(seed, seed % self.num_tasks)]
-        return Counter(answers).most_common(1)[0][0]
+        return [t.answer for seed in seeds for t in self._turns(seed, seed % self.num_tasks)]
 
     def _reset(self, task_id: int) -> str:
         turns = self._turns(int(self.np_random.integers(2**31)), task_id)
-        at = int(self.np_random.random() * len(turns))
-        before = [] if self._side.window == 1 else turns[:at]
+        prompts = [t.observation for t in turns]
+        if self._side.window is None:
+            texts = [t.observation + t.answer for t in turns]
+            prompts = ["".join(texts[:at]) + t.observation for at, t in enumerate(turns)]
+        short = sum(len(p) <= _LONGEST_PROMPT for p in prompts)  # they grow with the dialogue
+        at = int(self.np_random.random() * short)
         self._turn_asked = turns[at]
-        return "".join(t.observation + t.answer for t in before) + self._turn_asked.observation
+        return prompts[at]
 
     def _turns(self, seed: int, task_id: int) -> list[Turn]:
         episode = self._spec.play(self._game, self._spec.baseline("behaviour"), seed, task_id)
@@ -113,11 +125,35 @@ class AnswersEnv(TextEnv):
         self._turn_asked = Turn(*state["turn"])
 
 
+class Random(ScriptedPolicy):
+    """Gives an answer that was given in another exchange."""
+
+    name = "random"
+
+    def act(self, observation: str) -> str:
+        answers = _env(self.env).usual_answers
+        return answers[int(self.rng.random() * len(answers))]
+
+
 class Majority(ScriptedPolicy):
     """Always gives the most frequent answer: what a simulator must do better than."""
 
     name = "majority"
 
     def act(self, observation: str) -> str:
-        assert isinstance(self.env, AnswersEnv)
-        return self.env.usual_answer
+        return Counter(_env(self.env).usual_answers).most_common(1)[0][0]
+
+
+class BuiltIn(ScriptedPolicy):
+    """The built-in simulator itself."""
+
+    name = "behaviour"
+
+    def act(self, observation: str) -> str:
+        answer: str = self.env.privileged()["answer"]
+        return answer
+
+
+def _env(env: TextEnv) -> AnswersEnv:
+    assert isinstance(env, AnswersEnv)
+    return env

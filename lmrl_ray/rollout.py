@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from lmrl_ray.actors import ManagedActor, ManagedActors
 from lmrl_ray.cluster import ensure_ray
 from lmrl_ray.config import ResourcesConfig
 from lmrl_ray.plugins import load_plugins
+from lmrl_ray.simulators.hosting import SimulatorActors
 
 Group = list[EpisodeRequest]
 
@@ -141,6 +142,7 @@ class ActorRollouts(Rollouts):
     def __init__(self, resources: ResourcesConfig) -> None:
         super().__init__(resources.slots)
         self._ray = ensure_ray(resources)
+        self._simulators = SimulatorActors(self._ray, resources)
         self._actors = ManagedActors(
             self._ray,
             RolloutWorker,
@@ -159,8 +161,10 @@ class ActorRollouts(Rollouts):
 
     def close(self) -> None:
         self._actors.close()
+        self._simulators.close()
 
     def _results(self, setting: Setting, groups: Sequence[Group]) -> Iterator[list[PlayedEpisode]]:
+        setting = replace(setting, env=self._simulators.hosted(setting.env))
         calls = [{"policy": self._policy, "setting": setting, "group": group} for group in groups]
         for _, episodes in self._actors.play(calls):
             yield episodes

@@ -157,4 +157,5 @@ SIDE: Final = OtherSide(
     window=None,
     agrees=agrees,
     max_tokens=MAX_TOKENS,
+    greedy=False,
 )

@@ -85,4 +85,5 @@ SIDE = OtherSide(
     window=1,
     agrees=agrees,
     max_tokens=MAX_TOKENS,
+    greedy=True,
 )

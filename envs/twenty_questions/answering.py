@@ -62,4 +62,5 @@ SIDE = OtherSide(
     window=1,
     agrees=lambda task_id, turn, answer: answer.strip() == turn.answer.strip(),
     max_tokens=MAX_TOKENS,
+    greedy=True,
 )

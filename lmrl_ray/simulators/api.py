@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from envs.answering import Request
-from lmrl_ray.simulators import SimulatorError
+from lmrl_ray.simulators import SimulatorError, load
 
 _KEY = "OPENAI_API_KEY"
 _URL = "OPENAI_BASE_URL"
@@ -41,8 +42,13 @@ class EndpointModel:
         import openai
 
         self._model = model
+        self._arguments = (f"api:{model}", base_url)
         self._error = openai.OpenAIError
         self._client = openai.OpenAI(api_key=key, base_url=url, max_retries=_RETRIES, timeout=_TIMEOUT_S)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, here or in another process, is the client that is made there."""
+        return load, self._arguments
 
     def complete(self, request: Request) -> str:
         """The first line that is not empty. SimulatorError when the endpoint refuses, or retries run out."""

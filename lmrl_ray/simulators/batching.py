@@ -14,10 +14,11 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from algos.generation import Generator
 from envs.answering import Request
-from lmrl_ray.simulators import SimulatorError
+from lmrl_ray.simulators import SimulatorError, load
 
 _LINGER_S = 0.002
 """How long a batch waits for one more request: environments that were stepped together ask within it."""
@@ -33,7 +34,7 @@ class BatchedModel:
     """A `TextModel` of weights in this process; `complete` may be called from any thread.
 
     Args:
-        load: loads the weights; called when the first line is asked for.
+        read: reads the weights; called when the first line is asked for.
         name: what errors call it.
         max_batch: requests of one batch.
         max_waiting: requests in the queue; more wait for room.
@@ -44,14 +45,14 @@ class BatchedModel:
 
     def __init__(
         self,
-        load: Callable[[], Generator],
+        read: Callable[[], Generator],
         name: str,
         *,
         max_batch: int = 64,
         max_waiting: int = 256,
         timeout_s: float = 300.0,
     ) -> None:
-        self._load = cache(load)
+        self._generator = cache(read)
         self._name = name
         self._max_batch = max_batch
         self._timeout = timeout_s
@@ -73,15 +74,21 @@ class BatchedModel:
             asked.line.cancel()
             raise self._late("gave no answer") from None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, here or in another process, is the model that is loaded there under the name."""
+        return load, (self._name,)
+
     def _late(self, what: str) -> SimulatorError:
         return SimulatorError(f"simulator {self._name!r} {what} for {self._timeout:g} s")
 
     def _serve(self) -> None:
         while True:
             batch = [a for a in self._next_batch() if a.line.set_running_or_notify_cancel()]
+            if not batch:
+                continue
             self.largest_batch = max(self.largest_batch, len(batch))
             try:
-                lines = self._load().lines([a.request for a in batch])
+                lines = self._generator().lines([a.request for a in batch])
             except Exception as error:
                 for asked in batch:
                     asked.line.set_exception(

@@ -7,6 +7,7 @@ not yet work on wait in a queue of limited length.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,9 @@ class SimulatorActor:
 
     def complete(self, request: Request) -> str:
         return self._model.complete(request)
+
+    def process_id(self) -> int:
+        return os.getpid()
 
     def largest_batch(self) -> int:
         return self._model.largest_batch
@@ -62,7 +66,9 @@ class HostedModel:
         except RayTaskError as error:
             raise SimulatorError(f"simulator actor {self.name!r}: {error.cause or error}") from error
         except RayActorError as error:
-            raise SimulatorError(f"simulator actor {self.name!r} died: {error}") from error
+            # Ray's text holds the actor's own traceback, whose last line is the reason.
+            reason = str(error).strip().splitlines()[-1]
+            raise SimulatorError(f"simulator actor {self.name!r} died: {reason}") from error
         return line
 
 

@@ -38,7 +38,7 @@ def train_simulator(
     settings: list[str],
 ) -> TrainedSimulator:
     """Train a simulator of `task` on the answers in a data file. ConfigError says what cannot be used."""
-    get_task(task).side()
+    side = get_task(task).side()
     if model is not None and model not in models.PRESETS and models.is_encoder_decoder(model):
         raise ConfigError(
             f"--model {model}: is an encoder-decoder; such a model can be a simulator as it is "
@@ -49,6 +49,7 @@ def train_simulator(
     options = {
         "data": str(path),
         "seed": seed,
+        "decoding": {"mode": "greedy" if side.greedy else "sample"},
         "model": None if model is None else {"name": model},
         "training": None if steps is None else {"steps": steps},
     }
