@@ -59,7 +59,7 @@ class SlotCache:
         }
         last = torch.from_numpy(np.maximum(new.sum(1) - 1, 0)).to(self._device)
         rows = torch.arange(len(chunks), device=self._device)
-        return [h[rows, last] for h in self._run(self._caches, inputs)]
+        return [h[rows, last] for h in self._run(inputs)]
 
     @torch.no_grad()
     def peek(self, slots: Sequence[int], continuations: Sequence[np.ndarray]) -> list[torch.Tensor]:
@@ -69,27 +69,33 @@ class SlotCache:
         [len(slots), len(continuations), width, h], `width` being the longest continuation's length.
         """
         count, width = len(continuations), max(len(c) for c in continuations)
+        branch = self.branch(np.repeat(np.asarray(slots), count).tolist())
         ids = np.zeros((count, width), dtype=np.int64)
         for i, continuation in enumerate(continuations):
             ids[i, : len(continuation)] = continuation
-        index = torch.tensor(np.repeat(np.asarray(slots), count), device=self._device)
-        offsets = torch.from_numpy(self.lengths)[index.cpu()].to(self._device)
-        past = self._mask[index]
-        new = torch.ones(len(index), width, dtype=torch.bool, device=self._device)
+        positions = branch.lengths[:, None] + np.arange(width)
+        new = torch.ones(len(positions), width, dtype=torch.bool, device=self._device)
         inputs = {
             "input_ids": torch.from_numpy(ids).to(self._device).repeat(len(slots), 1),
-            "position_ids": offsets[:, None] + torch.arange(width, device=self._device),
-            "attention_mask": _attend(torch.cat([past, new], dim=1), width),
+            "position_ids": torch.from_numpy(positions).to(self._device),
+            "attention_mask": _attend(torch.cat([branch._mask, new], dim=1), width),
         }
-        copies = [
-            _select(cache, trunk, index) for cache, trunk in zip(self._caches, self._trunks, strict=True)
-        ]
-        return [h.reshape(len(slots), count, width, -1) for h in self._run(copies, inputs)]
+        return [h.reshape(len(slots), count, width, -1) for h in branch._run(inputs)]
 
-    def _run(self, caches: list[Any], inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    def branch(self, slots: Sequence[int]) -> SlotCache:
+        """A cache whose slot i begins with a copy of the history of `slots[i]`; one may be named often."""
+        index = torch.tensor(slots, device=self._device)
+        copy = SlotCache(self._trunks, len(slots), self._device)
+        for own, cache in zip(copy._caches, self._caches, strict=True):
+            for i, layer in enumerate(cache.layers):
+                own.update(layer.keys[index], layer.values[index], i)
+        copy._mask, copy.lengths = self._mask[index], self.lengths[np.asarray(slots)]
+        return copy
+
+    def _run(self, inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
         return [
             trunk(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
-            for trunk, cache in zip(self._trunks, caches, strict=True)
+            for trunk, cache in zip(self._trunks, self._caches, strict=True)
         ]
 
     def _attention(self, width: int) -> torch.Tensor:
@@ -169,10 +175,3 @@ def _gather(tensor: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """Columns `order` [B, L] of keys or values [B, heads, C, d]."""
     index = order[:, None, :, None].expand(-1, tensor.shape[1], -1, tensor.shape[3])
     return tensor.gather(2, index)
-
-
-def _select(cache: Any, trunk: Any, index: torch.Tensor) -> Any:
-    copy = DynamicCache(config=trunk.config)
-    for i, layer in enumerate(cache.layers):
-        copy.update(layer.keys[index], layer.values[index], i)
-    return copy

@@ -164,6 +164,10 @@ class ValuePolicy(Policy):
             score = score + decoding.rerank_logit_weight * logp
         return score
 
+    def action_values(self, hidden: list[torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
+        """Q of token i in state i, which for the last token of an action is Q of all of it: [M] -> [M]."""
+        return self.values.min_q_of(hidden[1], tokens)
+
     def save(self, folder: Path) -> None:
         super().save(folder)
         heads = self.values.q

@@ -7,13 +7,13 @@ generator, never on what else is in the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from algos.cache import SlotCache
-from algos.policy import Decoding, Policy
+from algos.policy import Decoding, Policy, ValuePolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,16 @@ class SampledAction:
     """How many of its tokens are in the slot's history already."""
 
 
+@dataclass(slots=True)
+class _Draft:
+    """An action in the making."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    value: float = 0.0
+    """Q of its latest token, for mode: propose."""
+
+
 class Sampler:
     """Draws actions for `slots` histories with one policy.
 
@@ -35,7 +45,7 @@ class Sampler:
         actions: the legal actions as ids, for `mode="rerank"`.
         max_action_tokens: an action longer than this is cut.
 
-    Raises ValueError for reranking without a list of actions.
+    Raises ValueError for reranking without a list of actions, and for choosing by Q without values.
     """
 
     def __init__(
@@ -48,6 +58,11 @@ class Sampler:
     ) -> None:
         if decoding.mode == "rerank" and not actions:
             raise ValueError("decoding.mode: rerank needs a task with a fixed list of actions; use sample")
+        if decoding.mode == "propose" and not isinstance(policy, ValuePolicy):
+            raise ValueError(
+                "decoding.mode: propose chooses among candidates by Q, and this policy has none; use sample, "
+                "or a policy of ilql, mc or cql"
+            )
         self._policy = policy
         self._decoding = decoding
         self._actions = list(actions or [])
@@ -75,42 +90,78 @@ class Sampler:
             chunks: by slot, the tokens since the last call: at least the action's last token, which was
                 sampled but not read back, and the observation. Slots not named stay as they are.
         """
-        hidden = self._read(chunks)
+        hidden = self._read(self._cache, chunks)
         if self._decoding.mode == "rerank":
             return self._rerank(list(chunks), hidden)
+        if self._decoding.mode == "propose":
+            return self._propose(list(chunks), hidden)
         return self._decode(list(chunks), hidden)
 
-    def _read(self, chunks: dict[int, np.ndarray]) -> list[torch.Tensor]:
+    def _read(self, cache: SlotCache, chunks: dict[int, np.ndarray]) -> list[torch.Tensor]:
         none = np.zeros(0, dtype=np.int32)
         self.tokens_read += sum(len(c) for c in chunks.values())
-        return self._cache.append([chunks.get(i, none) for i in range(len(self._generators))])
+        return cache.append([chunks.get(i, none) for i in range(len(cache.lengths))])
 
     def _decode(self, slots: list[int], hidden: list[torch.Tensor]) -> dict[int, SampledAction]:
-        ids: dict[int, list[int]] = {s: [] for s in slots}
-        logprobs: dict[int, list[float]] = {s: [] for s in slots}
-        open_slots = slots
+        generators = {slot: self._generator(slot) for slot in slots}
+        drafts = self._write(self._cache, hidden, generators)
+        return {s: self._action(d.ids, d.logprobs, read=len(d.ids) - 1) for s, d in drafts.items()}
+
+    def _propose(self, slots: list[int], hidden: list[torch.Tensor]) -> dict[int, SampledAction]:
+        """Of several actions that the language model would say, the best by Q of the whole: of its last
+        token. They are written in copies of the slot's history and share the slot's generator."""
+        count = self._decoding.candidates
+        owners = [slot for slot in slots for _ in range(count)]
+        generators = {row: self._generator(slot) for row, slot in enumerate(owners)}
+        drafts = self._write(self._cache.branch(owners), [h[owners] for h in hidden], generators)
+        chosen = {}
+        for i, slot in enumerate(slots):
+            own = [drafts[row] for row in range(i * count, (i + 1) * count)]
+            best = max(own, key=lambda draft: draft.value)
+            chosen[slot] = self._action(best.ids, best.logprobs, read=0)
+        return chosen
+
+    def _write(
+        self, cache: SlotCache, hidden: list[torch.Tensor], generators: dict[int, np.random.Generator]
+    ) -> dict[int, _Draft]:
+        """Draw an action in each slot of the cache that has a generator; all but its last token are read.
+
+        Args:
+            hidden: the state of every slot of the cache, [slots, h] for each trunk.
+        """
+        drafts = {slot: _Draft() for slot in generators}
+        open_slots = list(drafts)
         while open_slots:
-            logp = self._policy.log_probs([h[open_slots] for h in hidden], self._decoding).cpu()
-            tokens = self._draw(open_slots, logp)
-            chosen = logp.gather(1, torch.from_numpy(tokens)[:, None]).squeeze(1).tolist()
-            for slot, token, value in zip(open_slots, tokens.tolist(), chosen, strict=True):
-                ids[slot].append(token)
-                logprobs[slot].append(value)
+            states = [h[open_slots] for h in hidden]
+            logp = self._policy.log_probs(states, self._decoding).cpu()
+            tokens = self._draw([generators[s] for s in open_slots], logp)
+            chosen = logp.gather(1, tokens[:, None]).squeeze(1).tolist()
+            for slot, token, logprob in zip(open_slots, tokens.tolist(), chosen, strict=True):
+                drafts[slot].ids.append(token)
+                drafts[slot].logprobs.append(logprob)
+            if self._decoding.mode == "propose":
+                assert isinstance(self._policy, ValuePolicy)
+                values = self._policy.action_values(states, tokens.to(self._policy.device)).tolist()
+                for slot, value in zip(open_slots, values, strict=True):
+                    drafts[slot].value = value
             open_slots = [
-                s for s in open_slots if not self._ends[ids[s][-1]] and len(ids[s]) < self._max_tokens
+                s
+                for s in open_slots
+                if not self._ends[drafts[s].ids[-1]] and len(drafts[s].ids) < self._max_tokens
             ]
             if open_slots:
-                hidden = self._read({s: np.asarray(ids[s][-1:], dtype=np.int32) for s in open_slots})
-        return {s: self._action(ids[s], logprobs[s], read=len(ids[s]) - 1) for s in slots}
+                last = {s: np.asarray(drafts[s].ids[-1:], dtype=np.int32) for s in open_slots}
+                hidden = self._read(cache, last)
+        return drafts
 
-    def _draw(self, slots: list[int], logp: torch.Tensor) -> np.ndarray:
-        """One token for each slot: the likeliest, or by inversion of the slot's next uniform number."""
+    def _draw(self, generators: list[np.random.Generator], logp: torch.Tensor) -> torch.Tensor:
+        """One token for each row: the likeliest, or by inversion of its generator's next uniform number."""
         if self._decoding.mode == "greedy":
-            return logp.argmax(-1).numpy()
+            return logp.argmax(-1)
         cumulative = logp.double().exp().cumsum(-1)
-        uniform = torch.tensor([self._generator(s).random() for s in slots], dtype=torch.float64)
+        uniform = torch.tensor([g.random() for g in generators], dtype=torch.float64)
         tokens = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)
-        return tokens.squeeze(1).clamp(max=logp.shape[1] - 1).numpy()
+        return tokens.squeeze(1).clamp(max=logp.shape[1] - 1)
 
     def _rerank(self, slots: list[int], hidden: list[torch.Tensor]) -> dict[int, SampledAction]:
         count, width = len(self._actions), max(len(a) for a in self._actions)
