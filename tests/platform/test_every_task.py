@@ -1,0 +1,29 @@
+"""Every task goes all the way: data, BC, ILQL from the clone, a table with its baselines."""
+
+from dataclasses import replace
+
+import pytest
+
+from envs import registry
+from envs.registry import get_task, task_ids
+
+SHORT = {"chess": ["--set", "env.max_moves=5"], "chess-endgames": ["--set", "env.max_moves=5"]}
+"""An untrained player makes 400 illegal moves."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", task_ids())
+def test_data_bc_ilql_and_evaluation(lmrl, out, monkeypatch, task):
+    spec = get_task(task)
+    monkeypatch.setitem(registry._TASKS, task, replace(spec, quick_episodes=2))
+    data, env = out / "data.parquet", SHORT.get(task, [])
+    assert lmrl("data", "build", task, "--episodes", 8, "--out", data, *env).code == 0
+    quick = ("training.steps=2", "training.batch_episodes=4", "optimizer.engine=torch")
+    options = ["--data", data, "--out", out, "--json", *env, *(o for q in quick for o in ("--set", q))]
+    clone = lmrl("train", "bc", task, "--name", "clone", *options)
+    assert clone.code == 0, clone.stderr
+    learnt = lmrl("train", "ilql", task, "--init", "clone", "--name", "learnt", *options)
+    assert learnt.code == 0, learnt.stderr
+    rows = lmrl("eval", "learnt", task, "--episodes", 2, "--out", out, "--json", *env).json
+    assert [row["policy"] for row in rows] == [*spec.baselines, "ilql"]
+    assert {row["episodes"] for row in rows} == {2}
