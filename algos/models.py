@@ -9,6 +9,7 @@ A preset's tokenizer is a byte-level BPE trained on the task's own text, so ever
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ def quiet_transformers() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    if not torch.cuda.is_available():
+        # Where `accelerate` is installed, saving imports DeepSpeed, which then tells stdout what it found.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 class ModelError(ValueError):

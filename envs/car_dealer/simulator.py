@@ -48,7 +48,7 @@ class BuyerSimulator(Protocol):
     """Anything that can play a buyer; one instance serves one environment."""
 
     kind: str
-    """rule, kb, engine or lm: stands in every record."""
+    """rule, lm or api: stands in every record. The last two are asked by several threads at a time."""
 
     def begin(self, buyer: Buyer) -> None:
         """A new conversation, as this buyer."""
