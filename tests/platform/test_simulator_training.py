@@ -23,8 +23,9 @@ from lmrl_ray.simulators.training import write_answers
 TASK = "twenty-questions"
 OBJECTS = 40
 """What the trained simulator is asked about: the first ones of the list."""
-MARGIN = 0.1
-"""How much more often than the most frequent answer the trained one must be right: 5 standard errors."""
+MARGIN = 0.05
+"""How much more often than the most frequent answer the trained one must be right: 2.5 standard errors of
+600 answers, of which half are yes."""
 
 
 def examination(object_id, rng, paraphrases, questions):
@@ -44,7 +45,7 @@ def examination(object_id, rng, paraphrases, questions):
 @pytest.mark.slow
 def test_a_trained_simulator_answers_questions_that_it_never_saw(tmp_path, out, lmrl):
     rng = np.random.default_rng(0)
-    seen = [examination(k % OBJECTS, rng, "train", 20) for k in range(4000)]
+    seen = [examination(k % OBJECTS, rng, "train", 20) for k in range(2000)]
     with EpisodeWriter(tmp_path / "seen.parquet", TASK) as writer:
         for episode in seen:
             writer.write(episode)
@@ -52,7 +53,8 @@ def test_a_trained_simulator_answers_questions_that_it_never_saw(tmp_path, out, 
     tiny_language_model(texts, width=64, vocab=800).save(tmp_path / "start")
     trained = lmrl(
         "simulator", "train", TASK, "--data", tmp_path / "seen.parquet", "--model", tmp_path / "start",
-        "--steps", 500, "--out", out, "--set", "training.batch_episodes=8", "--set", "optimizer.lr=4e-3",
+        "--steps", 250, "--out", out, "--set", "training.batch_episodes=8", "--set", "optimizer.lr=4e-3",
+        "--set", "optimizer.engine=torch",
     )  # fmt: skip
     assert trained.code == 0, trained.stderr
 
