@@ -86,6 +86,8 @@ class Algorithm(nn.Module, ABC):
     starts_from_clone: ClassVar[bool] = False
     """Whether it needs a language model that imitates the data (and, unlike a pre-trained one, knows
     the task's actions) as its behaviour policy."""
+    has_q: ClassVar[bool] = False
+    """Whether its policy has Q values, for `decoding.mode: propose`."""
     Config: ClassVar[type[AlgorithmConfig]] = AlgorithmConfig
 
     def __init__(self, config: AlgorithmConfig, language_model: LanguageModel) -> None:

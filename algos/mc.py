@@ -35,6 +35,7 @@ class MonteCarlo(Algorithm):
     title = "Monte-Carlo returns"
     source = "LMRL-Gym section 5"
     starts_from_clone = True
+    has_q = True
     Config = MCConfig
 
     def __init__(self, config: AlgorithmConfig, language_model: LanguageModel) -> None:

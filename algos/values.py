@@ -49,6 +49,7 @@ class TargetedQ(Algorithm):
     """Value heads, and a target copy of the trunk and the Q heads that follows by Polyak averaging."""
 
     starts_from_clone = True
+    has_q = True
 
     def __init__(self, config: TargetedQConfig, language_model: LanguageModel, values: ValueHeads) -> None:
         super().__init__(config, language_model)

@@ -134,6 +134,11 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
             f"{where}: decoding.mode: rerank scores a task's fixed list of actions, and {config.task} has "
             f"none; use sample or greedy"
         )
+    if config.decoding.mode == "propose" and not get_algorithm(config.algo).has_q:
+        raise ConfigError(
+            f"{where}: decoding.mode: propose chooses among candidates by Q, and {config.algo} has none; use "
+            f"sample, or an algorithm with values (ilql, mc, cql)"
+        )
     if config.online.max_staleness and not config.resources.rollout_actors:
         raise ConfigError(
             f"{where}: online.max_staleness: {config.online.max_staleness} rounds ahead need "

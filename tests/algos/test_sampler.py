@@ -7,7 +7,8 @@ from support import tiny_language_model
 
 from algos.cache import SlotCache
 from algos.ilql import ILQL, ILQLConfig
-from algos.policy import Decoding, LanguagePolicy
+from algos.models import LanguageModel
+from algos.policy import Decoding, LanguagePolicy, restrict
 from algos.sampler import Sampler
 
 TEXTS = ("move left\n", "There is a wall above you.\n", "a\n\nb\n\n" * 30)
@@ -249,3 +250,79 @@ def test_sampling_in_a_slot_without_an_episode_is_an_error():
     sampler = Sampler(language_policy(), Decoding(), slots=1, max_action_tokens=4)
     with pytest.raises(RuntimeError, match="slot 0 has no episode"):
         sampler.act({0: np.asarray([5])})
+
+
+def propose_from_scratch(policy, history, decoding, generator, limit):
+    """Candidates of one history, token by token, reading everything anew: (ids, logprobs, Q of the last)."""
+    found = [([], [], 0.0) for _ in range(decoding.candidates)]
+    open_ones = list(range(decoding.candidates))
+    while open_ones:
+        for i in open_ones:
+            ids, logprobs, _ = found[i]
+            with torch.no_grad():
+                states = [read(t, [*history, *ids])[-1:] for t in policy.trunks()]
+                logp = torch.log_softmax(restrict(policy.language_log_probs(states[0]), decoding), dim=-1)[0]
+                value = policy.values.min_q(states[1])[0]
+            cumulative = logp.double().exp().cumsum(-1).numpy()
+            token = int(np.searchsorted(cumulative / cumulative[-1], generator.random(), "right"))
+            found[i] = ([*ids, token], [*logprobs, logp[token].item()], value[token].item())
+        ends = policy.codec.ends_action
+        open_ones = [i for i in open_ones if not ends[found[i][0][-1]] and len(found[i][0]) < limit]
+    return found
+
+
+def test_the_best_by_q_of_the_proposed_actions_is_taken():
+    policy, decoding = value_policy(), Decoding(mode="propose", candidates=4, top_p=0.99)
+    sampler = Sampler(policy, decoding, slots=3, max_action_tokens=5)
+    histories, unread, ranks = {0: [5, 6, 7], 1: [8], 2: [9, 10, 11, 12]}, {0: [], 1: [], 2: []}, set()
+    generators = {slot: np.random.default_rng(slot) for slot in histories}
+    for slot in histories:
+        sampler.start(slot, np.random.default_rng(slot))
+    for turn in range(4):
+        chunks = {s: np.asarray(unread[s] + (histories[s] if turn == 0 else [20 + turn])) for s in histories}
+        for slot, action in sampler.act(chunks).items():
+            if turn:
+                histories[slot] += [*unread[slot], 20 + turn]
+            found = propose_from_scratch(policy, histories[slot], decoding, generators[slot], 5)
+            values = [value for _, _, value in found]
+            best = int(np.argmax(values))
+            assert action.ids.tolist() == found[best][0]
+            assert action.logprobs.tolist() == pytest.approx(found[best][1], abs=1e-4)
+            assert action.read == 0
+            unread[slot] = action.ids.tolist()
+            ranks.add(best)
+    assert len(ranks) > 1
+
+
+def test_what_is_proposed_does_not_depend_on_the_other_slots():
+    policy, decoding = value_policy(), Decoding(mode="propose", candidates=3)
+    alone, together = (Sampler(policy, decoding, slots=n, max_action_tokens=6) for n in (1, 4))
+    alone.start(0, np.random.default_rng(9))
+    for slot in range(4):
+        together.start(slot, np.random.default_rng(9 if slot == 2 else slot))
+    for turn in range(5):
+        (one,) = alone.act({0: np.asarray([5, 6, 7 + turn])}).values()
+        chunks = {slot: np.asarray([30 + slot] * (slot + turn)) for slot in (0, 1, 3)[: 1 + turn]}
+        many = together.act({**{s: c for s, c in chunks.items() if len(c)}, 2: np.asarray([5, 6, 7 + turn])})
+        assert many[2].ids.tolist() == one.ids.tolist()
+        assert many[2].logprobs.tolist() == pytest.approx(one.logprobs.tolist(), abs=1e-4)
+
+
+def test_one_proposal_is_what_the_language_model_says():
+    policy = value_policy()
+    found = []
+    for speaker, mode in (
+        (policy, "propose"),
+        (LanguagePolicy(LanguageModel(policy.lm, policy.codec)), "sample"),
+    ):
+        sampler = Sampler(speaker, Decoding(mode=mode, candidates=1), slots=1, max_action_tokens=8)
+        sampler.start(0, np.random.default_rng(4))
+        (action,) = sampler.act({0: np.asarray([5, 6])}).values()
+        found.append(action)
+    assert found[0].ids.tolist() == found[1].ids.tolist()
+    assert found[0].logprobs.tolist() == pytest.approx(found[1].logprobs.tolist(), abs=1e-5)
+
+
+def test_proposing_needs_a_policy_with_values():
+    with pytest.raises(ValueError, match=r"decoding\.mode: propose chooses among candidates by Q"):
+        Sampler(language_policy(), Decoding(mode="propose"), slots=1, max_action_tokens=4)

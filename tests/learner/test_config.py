@@ -269,6 +269,11 @@ def test_defaults_are_complete_and_a_configuration_does_not_change():
         config.seed = 3
 
 
+def test_choosing_by_q_needs_an_algorithm_that_has_it():
+    assert parse(values(decoding={"mode": "propose"})).decoding.candidates == 5
+    assert "decoding.mode: propose" in problem(algo="archer", decoding={"mode": "propose"})
+
+
 def test_there_are_tuned_defaults():
     assert DEFAULTS
 
