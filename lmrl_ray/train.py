@@ -4,6 +4,7 @@ runs/NAME/config.yaml      the whole configuration
 runs/NAME/run.json         what a resume needs: start, data, MLflow run
 runs/NAME/metrics.jsonl    the journal
 runs/NAME/checkpoints/     the last few, each whole
+runs/NAME/returns.json     of the episodes of the final evaluation
 runs/NAME/evaluation.json  the final score
 """
 
@@ -177,6 +178,8 @@ def _record(folder: Path, tracker: Tracker, evaluation: Evaluation) -> None:
     tracker.log_text(samples, "sample_episodes.txt")
     last = find_policy(str(folder), folder.parent)
     tracker.log_folder(last / "policy", "policy")
+    returns = [e.total_return for e in evaluation.episodes if e.error is None]
+    write_whole(folder / "returns.json", json.dumps(returns))
     # Last: where it is, all that a run leaves is there.
     write_whole(folder / "evaluation.json", json.dumps(row, indent=1))
 

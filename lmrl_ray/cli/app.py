@@ -156,7 +156,8 @@ def evaluate(
     episodes: Annotated[int | None, typer.Option(help="How many; the protocol's by default.")] = None,
     protocol: Annotated[Literal["quick", "paper"], typer.Option(help="How many episodes.")] = "quick",
     decoding: Annotated[
-        Literal["sample", "greedy", "rerank"] | None, typer.Option(help="The run's own by default.")
+        Literal["sample", "greedy", "rerank", "propose"] | None,
+        typer.Option(help="The run's own by default."),
     ] = None,
     rollout_actors: Annotated[int, typer.Option(help="Actors; 0 = this process.", min=0)] = 0,
     base_url: Annotated[str | None, typer.Option(help="api:MODEL: the OpenAI-compatible endpoint.")] = None,
@@ -241,6 +242,44 @@ def sweep(
         _print_object(result.summary(), as_json)
     else:
         print_sweep(result, out)
+
+
+@app.command()
+def benchmark(
+    file: Annotated[Path, typer.Argument(help="e.g. tune_configs/benchmark_smoke.yaml")],
+    name: Annotated[str | None, typer.Option(help="Of its folder; the file's by default.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(help="Cells at a time.", min=1)] = None,
+    out: Out = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Train and score tasks x algorithms x seeds; called again, go on with what is not finished."""
+    from dataclasses import asdict
+
+    from lmrl_ray.benchmark import run_benchmark
+    from lmrl_ray.report.comparison import print_comparison
+
+    result = run_benchmark(file, out, _hooks(as_json), name=name, max_concurrent=max_concurrent)
+    if as_json:
+        _print_object([asdict(r) for r in result.rows], as_json)
+        return
+    print_comparison(result.rows)
+    typer.echo(f"written to {result.file}")
+
+
+@app.command("compare")
+def compare_runs(
+    runs: Annotated[list[str], typer.Argument(help="Runs; each is compared with the first.")],
+    out: Out = RUNS,
+    as_json: Json = False,
+) -> None:
+    """Print finished runs side by side, with the probability of improvement."""
+    from lmrl_ray.cli.comparing import compare, print_runs
+
+    rows = compare(runs, out)
+    if as_json:
+        _print_object(rows, as_json)
+    else:
+        print_runs(rows)
 
 
 @app.command()

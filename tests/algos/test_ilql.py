@@ -453,6 +453,22 @@ def test_values_start_at_the_constant_they_are_given():
     assert metrics["v/mean"].item() == pytest.approx(-4.4, abs=1e-5)
 
 
+def test_values_start_from_the_clones_trunk_or_from_one_of_their_own():
+    start = tiny_language_model(TEXTS)
+    trunks = []
+    for how in ("clone", "fresh", "fresh"):
+        torch.manual_seed(5)
+        algorithm = ILQL(ILQLConfig(trunk_start=how), start)
+        trunks.append(algorithm.online_values.trunk.state_dict())
+        for name, value in algorithm.target_trunk.state_dict().items():
+            assert torch.equal(value, trunks[-1][name])
+    clone, fresh, again = (t["wte.weight"] for t in trunks)
+    assert torch.equal(clone, start.trunk.wte.weight)
+    assert not torch.equal(fresh, clone)
+    assert torch.equal(fresh, again)
+    assert fresh.std().item() == pytest.approx(clone.std().item(), rel=0.1)
+
+
 def test_targets_follow_by_the_polyak_rate_and_the_behaviour_policy_stays():
     algorithm = learner(polyak=0.25)
     start = {n: v.clone() for n, v in algorithm.policy().lm.state_dict().items()}

@@ -1,0 +1,232 @@
+"""The comparison: tasks x algorithms x seeds, each cell a training run, as Ray tasks.
+
+benchmarks/NAME/suite.json            what was asked for, and the parent run in MLflow
+benchmarks/NAME/cells/TASK/ALGO-SEED.json   a finished cell; the same command goes on with the others
+benchmarks/NAME/results.json          the table
+
+For each task and seed BC is trained first, on a data set built with that seed; what starts from a
+clone starts from it. An unfinished cell goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from algos.base import get_algorithm
+from algos.settings import Settings
+from envs.registry import get_task
+from lmrl_ray.cluster import ensure_ray
+from lmrl_ray.config import ConfigError, ResourcesConfig, RunConfig, load_yaml, merge, validate
+from lmrl_ray.evaluate import evaluate_baseline
+from lmrl_ray.report.comparison import Cell, Row, summarize
+from lmrl_ray.report.progress import Display
+from lmrl_ray.resolve import resolve_config
+from lmrl_ray.tracking import Tracker
+from lmrl_ray.train import Hooks, TrainedRun, following_status, resume, train, write_whole
+
+
+class Suite(Settings):
+    """A suite's file."""
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    algorithms: tuple[str, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    cpus_per_cell: float = Field(1.0, gt=0)
+    gpus_per_cell: float = Field(0.0, ge=0)
+    config: dict[str, Any] = Field(default_factory=dict, description="of every cell")
+    overrides: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by task, algorithm or TASK/ALGORITHM, later ones win"
+    )
+
+    def settings(self, task: str, algo: str) -> dict[str, Any]:
+        """What the suite says of one cell, on top of the tuned defaults."""
+        values: dict[str, Any] = dict(self.config)
+        for key in (task, algo, f"{task}/{algo}"):
+            values = merge(values, self.overrides.get(key, {}))
+        return values
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    name: str
+    rows: list[Row]
+    file: Path
+    mlflow_run: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One cell, as it travels to a worker."""
+
+    task: str
+    algo: str
+    seed: int
+    settings: dict[str, Any]
+    out: str
+    name: str
+    parent_run: str
+
+
+def run_benchmark(
+    file: Path, out: Path, hooks: Hooks, *, name: str | None = None, max_concurrent: int | None = None
+) -> BenchmarkResult:
+    """Run what is not finished of the suite's matrix. Raises ConfigError."""
+    out = out.resolve()
+    suite = read_suite(file)
+    folder = out / "benchmarks" / (name or file.stem)
+    tracker = _tracker(folder, out, suite)
+    with following_status(tracker):
+        _run_cells(suite, folder, out, tracker.run_id, max_concurrent, hooks.display)
+        cells = _finished(folder)
+        rows = summarize(cells, _baselines(suite))
+        result = folder / "results.json"
+        report = {
+            "suite": suite.model_dump(mode="json"),
+            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+            "rows": [asdict(r) for r in rows],
+        }
+        write_whole(result, json.dumps(report, indent=1))
+        tracker.log_table([asdict(r) for r in rows], "results.json")
+        _curves(cells, folder, tracker)
+    return BenchmarkResult(folder.name, rows, result, tracker.run_id)
+
+
+def read_suite(file: Path) -> Suite:
+    """A suite's file, every cell of it checked. ConfigError and the errors of unknown names."""
+    suite = validate(Suite, load_yaml(file), str(file), "")
+    known = {*suite.tasks, *suite.algorithms, "bc"}
+    known |= {f"{t}/{a}" for t in suite.tasks for a in ("bc", *suite.algorithms)}
+    for key in suite.overrides:
+        if key not in known:
+            raise ConfigError(f"{file}: overrides.{key}: no cell of this suite is called so")
+    for task in suite.tasks:
+        for algo in suite.algorithms:
+            _config(suite.settings(task, algo), task, algo, suite.seeds[0])
+    return suite
+
+
+def _config(settings: Mapping[str, Any], task: str, algo: str, seed: int) -> RunConfig:
+    return resolve_config(algo, task, options=merge(settings, {"seed": seed}))
+
+
+def _tracker(folder: Path, out: Path, suite: Suite) -> Tracker:
+    """The parent run: a new one, or that of the benchmark that is gone on with."""
+    plan = folder / "suite.json"
+    asked = suite.model_dump(mode="json")
+    if not plan.is_file():
+        tracker = Tracker(out, folder.name)
+        tracker.log_config({"suite": asked}, {})
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        write_whole(plan, json.dumps({"suite": asked, "mlflow_run": tracker.run_id}))
+        return tracker
+    earlier = json.loads(plan.read_text())
+    if earlier["suite"] != asked:
+        raise ConfigError(
+            f"{folder}: holds the results of another suite of that name; give --name, or remove the folder"
+        )
+    return Tracker(out, folder.name, run_id=earlier["mlflow_run"])
+
+
+def _run_cells(
+    suite: Suite, folder: Path, out: Path, parent: str, max_concurrent: int | None, display: Display
+) -> None:
+    jobs = {
+        (task, algo, seed): _Job(
+            task,
+            algo,
+            seed,
+            suite.settings(task, algo),
+            str(out),
+            f"{folder.name}-{task}-{algo}-s{seed}",
+            parent,
+        )
+        for task in suite.tasks
+        for seed in suite.seeds
+        for algo in dict.fromkeys(("bc", *suite.algorithms))
+    }
+    ray = ensure_ray(ResourcesConfig(rollout_actors=max_concurrent or 0))
+    cell = ray.remote(num_cpus=suite.cpus_per_cell, num_gpus=suite.gpus_per_cell, max_retries=3)(_cell)
+    clones = {(t, s): cell.remote(jobs[t, "bc", s], None) for t in suite.tasks for s in suite.seeds}
+    running = {
+        (clones[t, s] if a == "bc" else cell.remote(job, clones[t, s])): (t, a, s)
+        for (t, a, s), job in jobs.items()
+    }
+    with display.bar("cells", len(running)) as bar:
+        waiting = list(running)
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            task, algo, seed = running[done[0]]
+            result = ray.get(done[0])
+            if algo in suite.algorithms:
+                path = folder / "cells" / task / f"{algo}-{seed}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, json.dumps(asdict(result), indent=1))
+            bar.advance(1)
+
+
+def _cell(job: _Job, clone: Cell | None) -> Cell:
+    """Train and score one cell, or read what it came to. Runs as a Ray task."""
+    folder = Path(job.out) / job.name
+    if not (folder / "evaluation.json").is_file():
+        run = _trained(job, clone)
+        assert run.folder == folder
+    row = json.loads((folder / "evaluation.json").read_text())
+    return Cell(
+        job.task,
+        job.algo,
+        job.seed,
+        str(folder),
+        row["raw_return"],
+        row["normalized_score"],
+        row["success_rate"],
+        row["simulator"],
+    )
+
+
+def _trained(job: _Job, clone: Cell | None) -> TrainedRun:
+    hooks = Hooks(Display(quiet=True), parent_run=job.parent_run)
+    out = Path(job.out)
+    if (out / job.name / "run.json").is_file():
+        return resume(job.name, out, hooks)
+    given: dict[str, Any] = {}
+    if clone is not None:
+        files = json.loads((Path(clone.run) / "run.json").read_text())
+        given["data"] = files["data"]
+        if get_algorithm(job.algo).starts_from_clone:
+            given["init"] = clone.run
+    config = _config(merge(job.settings, given), job.task, job.algo, job.seed)
+    return train(config, out, hooks, job.name)
+
+
+def _finished(folder: Path) -> list[Cell]:
+    return [Cell(**json.loads(p.read_text())) for p in sorted((folder / "cells").glob("*/*.json"))]
+
+
+def _baselines(suite: Suite) -> Iterator[Cell]:
+    """The scripted policies of each task, on the episodes of the same seeds."""
+    for task in suite.tasks:
+        spec = get_task(task)
+        env = suite.settings(task, "").get("env", {})
+        for name in spec.baselines:
+            for seed in suite.seeds:
+                s = evaluate_baseline(spec, name, episodes=spec.quick_episodes, seed=seed, env=env)
+                yield Cell(
+                    task, name, seed, "", s.raw_return, s.normalized_score, s.success_rate, s.simulator
+                )
+
+
+def _curves(cells: list[Cell], folder: Path, tracker: Tracker) -> None:
+    """Learning curves, where cells were evaluated on the way."""
+    from lmrl_ray.report.curves import draw_curves
+
+    drawn = draw_curves(cells, folder / "curves")
+    if drawn:
+        tracker.log_folder(folder / "curves", "curves")

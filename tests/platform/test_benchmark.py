@@ -1,0 +1,126 @@
+"""The comparison: a suite's file, its statistics, and a small matrix run, interrupted and gone on with."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lmrl_ray.benchmark import read_suite, run_benchmark
+from lmrl_ray.cli.comparing import compare
+from lmrl_ray.config import ConfigError
+from lmrl_ray.report.comparison import (
+    Cell,
+    bootstrap,
+    improvement_interval,
+    probability_of_improvement,
+    summarize,
+)
+from lmrl_ray.report.progress import Display
+from lmrl_ray.train import Hooks
+
+
+def cell(policy="bc", seed=0, raw=-83.0, run="somewhere"):
+    return Cell("maze-fo", policy, seed, run, raw, None, 0.5, "rule")
+
+
+def test_a_row_is_the_mean_over_seeds_with_the_paper_beside_it():
+    rows = summarize([cell(seed=1, raw=-73.0), cell(seed=0)], [cell("random", run="")])
+    assert [(r.policy, r.scripted) for r in rows] == [("random", True), ("bc", False)]
+    row = rows[1]
+    assert row.seeds == [0, 1]
+    assert row.raw_returns == [-83.0, -73.0]
+    assert row.raw_return == -78.0
+    assert row.ci95 == (-83.0, -73.0)
+    assert row.normalized_score == pytest.approx(50 + 50 * 5 / (83 - 6.84), abs=0.01)
+    assert row.paper_normalized == 58.2
+
+
+def test_the_bootstrap_interval_holds_the_mean_and_narrows():
+    rng = np.random.default_rng(1)
+    narrow, wide = bootstrap(rng.normal(5, 1, 400)), bootstrap(rng.normal(5, 1, 10))
+    assert narrow[0] < 5 < narrow[1]
+    assert narrow[1] - narrow[0] == pytest.approx(2 * 1.96 / 20, rel=0.15)
+    assert wide[1] - wide[0] > narrow[1] - narrow[0]
+    assert bootstrap(np.array([3.0])) == (3.0, 3.0)
+
+
+def test_the_probability_of_improvement_counts_pairs_and_half_of_the_ties():
+    ours, theirs = np.array([1.0, 2.0, 3.0]), np.array([2.0, 0.0])
+    assert probability_of_improvement(ours, theirs) == pytest.approx((0.5 + 0.75 + 1.0) / 3)
+    assert probability_of_improvement(theirs, ours) == pytest.approx(1 - 0.75)
+    assert probability_of_improvement(ours, ours) == 0.5
+    low, high = improvement_interval(np.arange(50.0) + 20, np.arange(50.0))
+    assert low < probability_of_improvement(np.arange(50.0) + 20, np.arange(50.0)) < high
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tasks: [maze-of]\nalgorithms: [bc]\n", "maze-fo"),
+        ("tasks: [maze-fo]\nalgorithms: [iqll]\n", "ilql"),
+        ("tasks: [maze-fo]\nalgorithms: []\n", "algorithms"),
+        ("tasks: [maze-fo]\nalgorithms: [bc]\nseed: 3\n", "seeds"),
+        ("tasks: [maze-fo]\nalgorithms: [bc]\noverrides: {maze-po: {}}\n", "overrides.maze-po"),
+        ("tasks: [maze-fo]\nalgorithms: [bc]\nconfig: {training: {step: 3}}\n", "training.steps"),
+    ],
+)
+def test_a_suite_that_cannot_be_run_is_refused_before_anything_runs(text, said, tmp_path):
+    file = tmp_path / "suite.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_suite(file)
+
+
+def test_what_is_said_of_a_cell_wins_over_what_is_said_of_all(tmp_path):
+    file = tmp_path / "suite.yaml"
+    file.write_text(
+        "tasks: [maze-fo]\nalgorithms: [bc, ilql]\n"
+        "config: {training: {steps: 1, save_every: 1}}\n"
+        "overrides:\n  maze-fo: {training: {steps: 2}}\n  maze-fo/ilql: {training: {steps: 3}}\n"
+    )
+    suite = read_suite(file)
+    assert suite.settings("maze-fo", "bc") == {"training": {"steps": 2, "save_every": 1}}
+    assert suite.settings("maze-fo", "ilql") == {"training": {"steps": 3, "save_every": 1}}
+
+
+SUITE = """
+tasks: [maze-fo]
+algorithms: [bc, mc]
+seeds: [0, 1]
+config:
+  data_episodes: 20
+  env: {layout: umaze}
+  training: {steps: 2, batch_episodes: 4, save_every: 2, eval_every: 1, eval_episodes: 2}
+  optimizer: {engine: torch}
+"""
+
+
+@pytest.mark.slow
+def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster):
+    file = tmp_path / "small.yaml"
+    file.write_text(SUITE)
+    hooks = Hooks(Display(quiet=True))
+    result = run_benchmark(file, tmp_path / "runs", hooks)
+    learnt = [r for r in result.rows if not r.scripted]
+    assert [(r.policy, r.seeds) for r in learnt] == [("bc", [0, 1]), ("mc", [0, 1])]
+    assert {r.policy for r in result.rows if r.scripted} == {"random", "behaviour", "optimal"}
+    written = json.loads(result.file.read_text())
+    assert [r["raw_returns"] for r in written["rows"]] == [r.raw_returns for r in result.rows]
+    assert (result.file.parent / "curves" / "maze-fo.png").stat().st_size > 1000
+
+    cells = result.file.parent / "cells" / "maze-fo"
+    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/evaluation.json")}
+    (cells / "mc-1.json").unlink()
+    again = run_benchmark(file, tmp_path / "runs", hooks)
+    assert again.rows == result.rows
+    assert again.mlflow_run == result.mlflow_run
+    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/evaluation.json")}
+
+    names = [r.name for r in sorted((tmp_path / "runs").glob("small-maze-fo-*"))]
+    rows = compare(names, tmp_path / "runs")
+    assert rows[0]["probability_of_improvement"] == 0.5
+    assert [r["run"] for r in rows] == names
+
+    file.write_text(SUITE.replace("seeds: [0, 1]", "seeds: [0]"))
+    with pytest.raises(ConfigError, match="another suite of that name"):
+        run_benchmark(file, tmp_path / "runs", hooks)
