@@ -46,9 +46,10 @@ from algos.ppo import clipped_policy_loss
 from algos.tokens import TokenEpisode
 
 
-class CriticConfig(AlgorithmConfig):
-    gamma: float = Field(0.95, gt=0, le=1, description="discount per turn")
-    polyak: float = Field(0.1, gt=0, le=1, description="share of the online weights in a target's update")
+class ActorCriticConfig(AlgorithmConfig):
+    gamma: float = Field(0.99, gt=0, le=1, description="discount per turn")
+    polyak: float = Field(0.05, gt=0, le=1, description="share of the online weights in a target's update")
+    actor_lr: float = Field(1.0, gt=0, description="the actor's learning rate, as a multiple of optimizer.lr")
     initial_value: float = Field(0.0, description="constant that Q and V start from, in units of return")
     tie_heads: bool = Field(False, description="Q's output matrix is the frozen token embedding")
 
@@ -56,7 +57,7 @@ class CriticConfig(AlgorithmConfig):
 class Critic(nn.Module):
     """Twin Q and V of utterances on a trunk of their own, a copy of the language model's."""
 
-    def __init__(self, config: CriticConfig, language_model: LanguageModel) -> None:
+    def __init__(self, config: ActorCriticConfig, language_model: LanguageModel) -> None:
         super().__init__()
         model = language_model.model
         width, vocab = model.config.hidden_size, model.config.vocab_size
@@ -81,8 +82,8 @@ class UtteranceActorCritic(Algorithm):
 
     def __init__(self, config: AlgorithmConfig, language_model: LanguageModel) -> None:
         super().__init__(config, language_model)
-        assert isinstance(config, CriticConfig)
-        self._critic_config = config
+        assert isinstance(config, ActorCriticConfig)
+        self._shared = config
         self.lm = language_model.model
         self.log_prob = TokenLogProb(self.lm.get_output_embeddings())
         self.critic = Critic(config, language_model)
@@ -97,7 +98,7 @@ class UtteranceActorCritic(Algorithm):
         q, v = self.critic(batch, batch.state_idx[first])
         with torch.no_grad():
             target_q, next_v = self.target(batch, batch.next_state_idx[last])
-            target = batch.reward[last] + self._critic_config.gamma * batch.continues[last] * next_v
+            target = batch.reward[last] + self._shared.gamma * batch.continues[last] * next_v
         advantage = (q.amin(0) - v.amin(0)).detach()
         of_token = last.cumsum(0) - last.long()
         hidden = hidden_states(self.lm.base_model, batch.input_ids, batch.mask)
@@ -123,7 +124,10 @@ class UtteranceActorCritic(Algorithm):
         return Loss(loss, {k: m.detach() for k, m in {"loss": loss, **sums, **means}.items()})
 
     def after_step(self) -> None:
-        polyak_(self.target.parameters(), self.critic.parameters(), self._critic_config.polyak)
+        polyak_(self.target.parameters(), self.critic.parameters(), self._shared.polyak)
+
+    def lr_scale(self, parameter: str) -> float:
+        return 1.0 if parameter.startswith("critic.") else self._shared.actor_lr
 
     def policy(self) -> LanguagePolicy:
         return LanguagePolicy(self._start[0])
@@ -139,14 +143,20 @@ class UtteranceActorCritic(Algorithm):
         """Of each action token, from its log-probability and its utterance's advantage: [N], [N] -> [N]."""
 
 
-class ArCHerConfig(CriticConfig):
+class ArCHerConfig(ActorCriticConfig):
+    gamma: float = Field(0.95, gt=0, le=1, description="discount per turn")
+    polyak: float = Field(0.1, gt=0, le=1, description="share of the online weights in a target's update")
+    actor_lr: float = Field(0.3, gt=0, description="the actor's learning rate, as a multiple of optimizer.lr")
     actor_after: int = Field(10, ge=0, description="rounds in which the critic alone learns")
     replay: int = Field(10_000, ge=1, description="episodes of past rounds that a worker keeps in memory")
     replayed: float = Field(
         4.0, ge=0, description="episodes that are replayed for Q beside each one of the round"
     )
     clip: float | None = Field(
-        None, gt=0, description="PPO's clip of the ratio to the sampled probability; None for REINFORCE"
+        None,
+        gt=0,
+        description="PPO's clip of the ratio to the sampled probability; None for REINFORCE, "
+        "which is right only while online.epochs is 1",
     )
 
 
@@ -197,9 +207,7 @@ class ArCHer(UtteranceActorCritic):
         return batch.extra("actor") * loss
 
 
-class OfflineArCHerConfig(CriticConfig):
-    gamma: float = Field(0.99, gt=0, le=1, description="discount per turn")
-    polyak: float = Field(0.05, gt=0, le=1, description="share of the online weights in a target's update")
+class OfflineArCHerConfig(ActorCriticConfig):
     tau: float = Field(0.9, gt=0, lt=1, description="expectile; 0.5 is the mean, towards 1 the maximum")
     awr_beta: float = Field(1.0, ge=0, description="lambda: weight of the advantage, in 1/units of return")
     max_weight: float = Field(100.0, ge=1, description="w_max: the most that an utterance counts")

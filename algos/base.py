@@ -116,6 +116,10 @@ class Algorithm(nn.Module, ABC):
         """What follows an optimiser step (target networks)."""
         return
 
+    def lr_scale(self, parameter: str) -> float:
+        """What the learning rate is multiplied by for the parameter of this name."""
+        return 1.0
+
     @property
     def uses_demonstrations(self) -> bool:
         """Online: whether each step also gets episodes of the data set, from `demonstrate`."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -104,7 +104,7 @@ class TorchEngine(Engine):
 
     def __init__(self, algorithm: Algorithm, config: OptimizerConfig) -> None:
         super().__init__(algorithm.to(worker_device()), config)
-        self._optimizer = make_optimizer(list(self._trainable().values()), config)
+        self._optimizer = make_optimizer(self._trainable(), config, algorithm.lr_scale)
 
     def optimizer_state(self) -> OptimizerState:
         return _plain_state(self._optimizer, self._trainable())
@@ -141,7 +141,7 @@ class DeepSpeedEngine(Engine):
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self._engine, *_ = deepspeed.initialize(
             model=algorithm.to(self.device),
-            optimizer=make_optimizer(list(self._trainable().values()), config),
+            optimizer=make_optimizer(self._trainable(), config, algorithm.lr_scale),
             config=_deepspeed_config(config),
         )
 
@@ -256,18 +256,31 @@ def _scalar(value: int) -> torch.Tensor:
     return torch.tensor(value, dtype=torch.int64)
 
 
-def make_optimizer(parameters: list[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+def make_optimizer(
+    parameters: dict[str, nn.Parameter], config: OptimizerConfig, lr_scale: Callable[[str], float]
+) -> torch.optim.AdamW:
     """AdamW, with weight decay on matrices alone (no bias, no layer norm)."""
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=config.lr, betas=config.betas, eps=1e-8)
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        groups.setdefault((parameter.dim() < 2, lr_scale(name)), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": groups[key],
+                "weight_decay": 0.0 if key[0] else config.weight_decay,
+                "lr_scale": key[1],
+            }
+            for key in sorted(groups)
+        ],
+        lr=config.lr,
+        betas=config.betas,
+        eps=1e-8,
+    )
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_scale"]
 
 
 def worker_device() -> torch.device:

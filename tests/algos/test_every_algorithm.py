@@ -25,6 +25,7 @@ SETTINGS = {
     "mc": {"cql_weight": 0.1},
     "ilql": {"cql_weight": 0.1},
     "ppo": {"value_clip": 0.2, "bc_weight": 0.5},
+    "archer": {"actor_after": 0},
 }
 
 

@@ -189,9 +189,13 @@ def random_player():
     return model
 
 
-def improve(algorithm, rounds, lr, epochs=4):
-    """Rounds of 64 games, a few full-batch steps each."""
-    optimizer = torch.optim.Adam([p for p in algorithm.parameters() if p.requires_grad], lr=lr)
+def improve(algorithm, rounds, lr, epochs=4, portions=1):
+    """Rounds of 64 games, a few steps each."""
+    optimizer = torch.optim.Adam(
+        {"params": [p], "lr": lr * algorithm.lr_scale(name)}
+        for name, p in algorithm.named_parameters()
+        if p.requires_grad
+    )
     for number in range(rounds):
         requests = [
             type(r)(r.index, 1000 * number + r.index, r.task_id) for r in requests_of(64, num_tasks=2)
@@ -200,10 +204,13 @@ def improve(algorithm, rounds, lr, epochs=4):
         played = play(LIGHTS, Lights, policy, requests, decoding=Decoding(), slots=64, name="x")
         episodes = algorithm.prepare([p.tokens for p in played], WorkerGroup()).episodes
         for _ in range(epochs):
-            optimizer.zero_grad()
-            for batch in pack(episodes, 4000):
-                algorithm(batch).value.backward()
-            optimizer.step()
+            order = np.random.default_rng(number).permutation(len(episodes))
+            for part in np.array_split(order, portions):
+                optimizer.zero_grad()
+                for batch in pack([episodes[i] for i in part], 4000):
+                    algorithm(batch).value.backward()
+                optimizer.step()
+                algorithm.after_step()
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ MIDDLE = 3
 OPTIONS: dict[str, dict[str, Any]] = {
     "bc": {},
     "ilql": {"cql_weight": 0.5, "polyak": 0.2, "gamma": 0.9, "initial_value": -1.0},
+    "offline-archer": {"polyak": 0.2, "actor_lr": 0.3},
 }
 _WORDS = ["move left\n", "move right\n", "move up\n", "move down\n"]
 

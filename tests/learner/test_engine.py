@@ -94,7 +94,7 @@ def assert_same_bytes(folder: Path, other: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("algo", [*ALGORITHMS, "offline-archer"])
 def test_every_stage_on_one_and_two_ranks_gives_the_losses_and_weights_of_plain_torch(
     lab, algo, stage, world
 ):
@@ -268,9 +268,23 @@ def test_the_loss_of_a_step_is_the_mean_over_action_tokens_however_they_are_port
     assert losses[0] == pytest.approx(algorithm(whole[0].normalized_by(1)).value.item() / count, rel=1e-5)
 
 
+def test_an_actor_learns_at_its_own_rate():
+    """The first step of Adam is the learning rate, whatever the gradient."""
+    algorithm = make_algorithm("offline-archer")
+    before = {n: p.detach().clone() for n, p in algorithm.named_parameters()}
+    engine = TorchEngine(algorithm, OptimizerConfig(engine="torch"))
+    engine.train_step(batches_of(2, 0, 1, algorithm._start[0].codec), lr=1e-3)
+    steps = {n: (p - before[n]).abs().max().item() for n, p in algorithm.named_parameters()}
+    assert max(s for n, s in steps.items() if n.startswith("lm.")) == pytest.approx(3e-4, rel=1e-2)
+    assert max(s for n, s in steps.items() if n.startswith("critic.")) == pytest.approx(1e-3, rel=1e-2)
+
+
 def test_weight_decay_spares_biases_and_norms():
+    algorithm = make_algorithm("bc")
     optimizer = make_optimizer(
-        list(make_algorithm("bc").parameters()), OptimizerConfig(engine="torch", weight_decay=0.1)
+        dict(algorithm.named_parameters()),
+        OptimizerConfig(engine="torch", weight_decay=0.1),
+        algorithm.lr_scale,
     )
     decay = {p.dim(): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert decay == {2: 0.1, 1: 0.0}
