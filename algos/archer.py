@@ -13,15 +13,16 @@ offline      L_V = sum_i 1/2 |tau - 1(Q_i_target < V_i)| (V_i(s) - Q_i_target(s,
 
 log pi(u|s) is the sum over the utterance's tokens, the one that stops it included. V(s) is read in the
 state before the first of them, Q(s, u) in the state before the last, as the row of the last. After a
-terminal turn there is no V(s'); where an episode was cut short, s' is its last observation. Sums over
-utterances and tokens alike are divided by the action tokens of the step, so an actor's loss is per token
-and a critic's per token of the utterances that it judges.
+terminal turn there is no V(s'); where an episode was cut short, s' is its last observation. The sums over
+utterances are divided by the action tokens of the step; what is logged as a mean (q/mean and the like)
+counts an utterance once for each of its tokens.
 
-Online, an actor that has moved would say something else in the states of earlier rounds. They are replayed
-for Q, whose target needs no action of pi, and not for V, which learns from the utterances of this round
-alone: those were sampled from pi (where the paper samples anew in every state of its replay buffer, at the
-price of decoding in every critic step). So V, and with it the baseline of the actor, is of the current
-policy wherever that policy goes.
+Online, each utterance of a round teaches the actor once for each of `online.epochs`, and beside each one
+`replayed` older ones teach the critic. An actor that has moved would say something else in the states of
+earlier rounds. They are replayed for Q, whose target needs no action of pi, and not for V, which learns
+from the utterances of this round alone: those were sampled from pi (where the paper samples anew in every
+state of its replay buffer, at the price of decoding in every critic step). So V, and with it the baseline
+of the actor, is of the current policy wherever that policy goes.
 
 Sources: Zhou et al. 2024 (ArCHer); offline: the authors' OfflineArcher, with the weights bounded.
 """

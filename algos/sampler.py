@@ -109,7 +109,8 @@ class Sampler:
 
     def _propose(self, slots: list[int], hidden: list[torch.Tensor]) -> dict[int, SampledAction]:
         """Of several actions that the language model would say, the best by Q of the whole: of its last
-        token. They are written in copies of the slot's history and share the slot's generator."""
+        token (CHAI, Verma et al. 2022). They are written in copies of the slot's history and share the
+        slot's generator."""
         count = self._decoding.candidates
         owners = [slot for slot in slots for _ in range(count)]
         generators = {row: self._generator(slot) for row, slot in enumerate(owners)}

@@ -130,5 +130,6 @@ def test_a_network_finds_the_better_of_what_was_done(cls, config, expected):  # 
     fit(BC(BCConfig(), start), pack(tokens, 1000), steps=200, lr=1e-2)
     algorithm = cls(config, start)
     fit(algorithm, pack(algorithm.prepare(tokens, WorkerGroup()).episodes, 1000), steps=500, lr=3e-3)
-    found = returns(STITCH, Stitch, algorithm.policy(), requests_of(100), beta=32.0, min_p=0.1)
-    assert np.mean(found) == pytest.approx(expected, abs=0.02)
+    for decoding in ({"beta": 32.0}, {"mode": "propose", "candidates": 8}):
+        found = returns(STITCH, Stitch, algorithm.policy(), requests_of(100), min_p=0.1, **decoding)
+        assert np.mean(found) == pytest.approx(expected, abs=0.02)

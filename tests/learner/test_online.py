@@ -18,7 +18,7 @@ def journal(job):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", [{"engine": "torch"}, {"engine": "deepspeed", "zero_stage": 3}])
-@pytest.mark.parametrize("algo", ["ppo", "online-filtered-bc"])
+@pytest.mark.parametrize("algo", ["ppo", "online-filtered-bc", "archer"])
 def test_rounds_are_played_and_learnt_from(algo, engine, material, tmp_path):
     config = config_of(material, algo, optimizer=engine, **ONLINE)
     job = job_of(material, config, tmp_path / "run")
