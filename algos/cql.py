@@ -40,7 +40,7 @@ class CQL(TargetedQ):
 
     def forward(self, batch: PackedBatch) -> Loss:
         hidden = hidden_states(self.online_values.trunk, batch.input_ids, batch.mask)
-        following = torch.roll(self.min_target_q(batch), -1)
+        following = torch.roll(self.min_target_q(self.target_hidden(batch), batch), -1)
         discount = discounts(batch, self.config.gamma, self.config.discount)
         target = batch.reward + discount * following
         counts = (~(batch.chain_end & (batch.continues > 0))).float()

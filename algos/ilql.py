@@ -1,6 +1,6 @@
 """Implicit language Q-learning: the values of the best actions in the data, without leaving the data.
 
-    y_t     = r_t + gamma * V(s_{t+1})                                    (stop-gradient; online V)
+    y_t     = r_t + gamma * V(s_{t+1})              (stop-gradient; the online V, or its target copy)
     Qhat_t  = min(Q1_target, Q2_target)(s_t, a_t)
     L_Q     = 1/2 E[(Q1 - y)^2] + 1/2 E[(Q2 - y)^2]
     L_V     = 1/2 E[|tau - 1(Qhat < V)| (V(s_t) - Qhat_t)^2]              (expectile regression)
@@ -16,7 +16,8 @@ follow it by Polyak averaging. Time runs over action tokens.
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -24,7 +25,7 @@ from pydantic import Field
 from algos.base import AlgorithmConfig, Loss, register_algorithm
 from algos.batch import PackedBatch
 from algos.models import LanguageModel
-from algos.networks import hidden_states
+from algos.networks import ValueHead, different_rows, hidden_states, polyak_
 from algos.returns import lambda_returns, n_step_returns
 from algos.values import TargetedQ, TargetedQConfig, discounts, make_values, regress_q
 
@@ -33,6 +34,11 @@ class ILQLConfig(TargetedQConfig):
     tau: float = Field(0.7, gt=0, lt=1, description="expectile; 0.5 is the mean, towards 1 the maximum")
     backup: Literal["one-step", "turn", "n-step", "lambda"] = Field(
         "one-step", description="target of Q; turn: what the turn still earns, then V of the next turn"
+    )
+    next_value: Literal["online", "target"] = Field(
+        "online",
+        description="the V that is backed up: the one that is being fitted, as in the paper, or its target "
+        "copy, with which the values of a small model are far steadier",
     )
     n_step: int = Field(5, ge=1, description="action tokens of an n-step backup")
     lam: float = Field(0.9, ge=0, le=1, description="lambda of a lambda backup")
@@ -51,14 +57,20 @@ class ILQL(TargetedQ):
         assert isinstance(config, ILQLConfig)
         super().__init__(config, language_model, make_values(config, language_model, heads=2, v=True))
         self.config: ILQLConfig = config
+        self.target_v: ValueHead | None = None
+        if config.next_value == "target":
+            self.target_v = copy.deepcopy(cast(ValueHead, self.online_values.v)).requires_grad_(False)
 
     def forward(self, batch: PackedBatch) -> Loss:
         values, n = self.online_values, batch.num_actions
         hidden = hidden_states(values.trunk, batch.input_ids, batch.mask)
-        assert values.v is not None
-        both = values.v(hidden[torch.cat([batch.state_idx, batch.next_state_idx])])
+        target_hidden = self.target_hidden(batch)
+        index = torch.cat([batch.state_idx, batch.next_state_idx])
+        both = _value_at(cast(ValueHead, values.v), hidden, index)
         v, next_v = both[:n], both[n:]
-        target_q = self.min_target_q(batch)
+        if self.target_v is not None:
+            next_v = _value_at(self.target_v, target_hidden, batch.next_state_idx)
+        target_q = self.min_target_q(target_hidden, batch)
         target = self._backup(batch, next_v.detach())
         weight = torch.where(target_q >= v.detach(), self.config.tau, 1 - self.config.tau)
 
@@ -72,6 +84,12 @@ class ILQL(TargetedQ):
             "v/below_q": (target_q >= v).float().sum() / batch.denominator,
         }
         return Loss(loss, {k: m.detach() for k, m in metrics.items()})
+
+    def after_step(self) -> None:
+        super().after_step()
+        if self.target_v is not None:
+            online = cast(ValueHead, self.online_values.v)
+            polyak_(self.target_v.parameters(), online.parameters(), self.config.polyak)
 
     def _backup(self, batch: PackedBatch, next_v: torch.Tensor) -> torch.Tensor:
         """y [N] from rewards and next values."""
@@ -87,3 +105,10 @@ class ILQL(TargetedQ):
         else:
             target = n_step_returns(reward, factor, value, ends, self.config.n_step)
         return torch.from_numpy(target).to(batch.reward)
+
+
+def _value_at(head: ValueHead, hidden: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """V of the states at `index` [N] of all hidden states."""
+    states, rows = different_rows(hidden, index)
+    values: torch.Tensor = head(states)[rows]
+    return values

@@ -99,6 +99,8 @@ def create(preset: str, texts: Iterable[str], seed: int) -> LanguageModel:
         pad_token_id=tokenizer.pad_token_id,
         # GPT-2's own 0.02 is for a width of 768 and more: at ours attention would start out uniform.
         initializer_range=shape.width**-0.5,
+        # The same function as GPT-2's own, in one operation instead of eight.
+        activation_function="gelu_pytorch_tanh",
         **_NO_DROPOUT,
     )
     with torch.random.fork_rng(devices=[]):

@@ -20,7 +20,7 @@ from torch import nn
 from algos.base import Algorithm, AlgorithmConfig
 from algos.batch import PackedBatch
 from algos.models import LanguageModel
-from algos.networks import QHead, ValueHead, hidden_states, polyak_
+from algos.networks import QHead, ValueHead, different_rows, hidden_states, polyak_
 from algos.policy import ValueHeads, ValuePolicy
 from algos.tokens import TokenEpisode
 
@@ -59,10 +59,16 @@ class TargetedQ(Algorithm):
         self._polyak = config.polyak
 
     @torch.no_grad()
-    def min_target_q(self, batch: PackedBatch) -> torch.Tensor:
+    def target_hidden(self, batch: PackedBatch) -> torch.Tensor:
+        """All states of the batch as the target trunk sees them, [B*T, h]."""
+        return hidden_states(self.target_trunk, batch.input_ids, batch.mask)
+
+    @torch.no_grad()
+    def min_target_q(self, target_hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         """min_i Q_i_target(s_t, a_t), [N]."""
-        hidden = hidden_states(self.target_trunk, batch.input_ids, batch.mask)[batch.state_idx]
-        return torch.stack([head(hidden, batch.action_tok)[0] for head in self.target_q]).amin(0)
+        states, rows = different_rows(target_hidden, batch.state_idx)
+        heads = [head(states, batch.action_tok, rows=rows)[0] for head in self.target_q]
+        return torch.stack(heads).amin(0)
 
     def after_step(self) -> None:
         polyak_(self.target_trunk.parameters(), self.online_values.trunk.parameters(), self._polyak)
@@ -100,7 +106,8 @@ def regress_q(
         counts: [N], 0 for the action tokens that have no target.
     """
     chunk = config.lse_chunk if config.cql_weight else 0
-    outs = [head(hidden[batch.state_idx], batch.action_tok, chunk) for head in heads]
+    states, rows = different_rows(hidden, batch.state_idx)
+    outs = [head(states, batch.action_tok, chunk, rows) for head in heads]
     errors = [0.5 * (out[0] - target).square() for out in outs]
     if counts is not None:
         errors = [e * counts for e in errors]

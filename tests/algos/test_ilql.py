@@ -1,5 +1,6 @@
 """ILQL: exact loss values and fixed points on tables, and it solves small problems (T2-T6, T12, T15, T16)."""
 
+import copy
 from types import SimpleNamespace
 
 import numpy as np
@@ -67,6 +68,8 @@ def tabular(config, q1=None, q2=None, v=None, target1=None, target2=None):
     algorithm.target_trunk = OneHot()
     targets = [table_q(zeros() if t is None else t) for t in (target1, target2)]
     algorithm.target_q = nn.ModuleList(targets).requires_grad_(False)
+    if algorithm.target_v is not None:
+        algorithm.target_v = copy.deepcopy(algorithm.online_values.v).requires_grad_(False)
     return algorithm
 
 
@@ -207,6 +210,7 @@ BACKUPS = {
     "long n-step": {"backup": "n-step", "n_step": 50},
     "lambda": {"backup": "lambda", "lam": 0.5},
     "Monte-Carlo": {"backup": "lambda", "lam": 1.0},
+    "target's V": {"next_value": "target"},
 }
 
 
@@ -483,6 +487,19 @@ def test_targets_follow_by_the_polyak_rate_and_the_behaviour_policy_stays():
     fit(algorithm, [one_batch(*encoded(algorithm))], steps=2, lr=0.1)
     for name, value in algorithm.policy().lm.state_dict().items():
         assert torch.equal(value, start[name])
+
+
+def test_the_targets_value_is_backed_up_where_it_is_asked_for():
+    """The online V of the next state has moved to 5, its copy half of the way."""
+    algorithm = tabular(ILQLConfig(gamma=1.0, polyak=0.5, next_value="target"))
+    with torch.no_grad():
+        algorithm.online_values.v.net.weight[0, 1] = 5.0
+    batch = one_batch(game((0, [4], -1), (1, [5], 0)))
+    assert algorithm(batch).metrics["target/mean"].item() == pytest.approx(-0.5)
+    algorithm.after_step()
+    assert algorithm(batch).metrics["target/mean"].item() == pytest.approx((-1 + 2.5) / 2)
+    online = tabular(ILQLConfig(gamma=1.0), v=[0, 5, 0, 0, 0, 0, 0, 0])
+    assert online(batch).metrics["target/mean"].item() == pytest.approx((-1 + 5) / 2)
 
 
 def test_targets_and_tied_matrices_are_not_trained():
