@@ -76,8 +76,15 @@ def undisturbed(material, tmp_path, finished_runs):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("algo", "engine"),
-    [("bc", "torch"), ("bc", "zero-2"), ("ilql", "torch"), ("ilql", "zero-0"), ("ilql", "zero-3")]
-    + [("offline-archer", "torch"), ("offline-archer", "zero-3")],
+    [
+        ("bc", "torch"),
+        ("bc", "zero-2"),
+        ("ilql", "torch"),
+        ("ilql", "zero-0"),
+        ("ilql", "zero-3"),
+        ("offline-archer", "torch"),
+        ("offline-archer", "zero-3"),
+    ],
 )
 def test_a_run_stopped_at_half_and_resumed_has_the_bytes_of_one_never_stopped(
     algo, engine, material, undisturbed, tmp_path
