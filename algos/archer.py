@@ -147,7 +147,7 @@ class UtteranceActorCritic(Algorithm):
 class ArCHerConfig(ActorCriticConfig):
     gamma: float = Field(0.95, gt=0, le=1, description="discount per turn")
     polyak: float = Field(0.1, gt=0, le=1, description="share of the online weights in a target's update")
-    actor_lr: float = Field(0.3, gt=0, description="the actor's learning rate, as a multiple of optimizer.lr")
+    actor_lr: float = Field(0.1, gt=0, description="the actor's learning rate, as a multiple of optimizer.lr")
     actor_after: int = Field(10, ge=0, description="rounds in which the critic alone learns")
     replay: int = Field(10_000, ge=1, description="episodes of past rounds that a worker keeps in memory")
     replayed: float = Field(

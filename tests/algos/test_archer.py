@@ -215,7 +215,7 @@ def test_offline_archer_joins_the_best_of_two_episodes():  # T4: a and then d, t
     ("config", "epochs"), [({}, 1), ({"clip": 0.2, "replayed": 0.0}, 4)], ids=["reinforce", "clipped"]
 )
 def test_archer_learns_the_two_turns_that_win(config, epochs):
-    algorithm = ArCHer(ArCHerConfig(gamma=1.0, **config), random_player())
+    algorithm = ArCHer(ArCHerConfig(gamma=1.0, actor_lr=0.3, **config), random_player())
     before = np.mean(returns(LIGHTS, Lights, algorithm.policy(), requests_of(200, 2)))
     assert before < 0.45
     improve(algorithm, rounds=40, lr=1e-3, epochs=epochs, portions=10 // epochs)
