@@ -281,8 +281,11 @@ def test_there_are_tuned_defaults():
 @pytest.mark.parametrize("path", DEFAULTS, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_tuned_defaults_are_for_a_known_task_and_algorithm_and_parse(path):
     assert path.parent.name in task_ids()
-    config = resolve_config(path.stem, path.parent.name)
+    config = resolve_config("bc" if path.stem == "common" else path.stem, path.parent.name)
     for section, entries in load_yaml(path).items():
         found = config.dump()[section]
-        for key, value in entries.items() if isinstance(entries, dict) else ():
+        if not isinstance(entries, dict):
+            assert found == entries
+            continue
+        for key, value in entries.items():
             assert found[key] == (pytest.approx(float(value)) if isinstance(found[key], float) else value)
