@@ -46,6 +46,7 @@ class ManagedActors:
         title: str,
         timeout_s: float,
         gpus: float = 0.0,
+        custom: Mapping[str, float] | None = None,
         arguments: Sequence[Any] = (),
     ) -> None:
         from ray.rllib.utils.actor_manager import FaultTolerantActorManager
@@ -56,6 +57,7 @@ class ManagedActors:
         actor = ray.remote(
             num_cpus=1,
             num_gpus=gpus,
+            resources=dict(custom or {}),
             max_restarts=-1,
             max_task_retries=0,
             runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}},

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections import defaultdict
 from typing import Any
 
 from lmrl_ray.config import ConfigError, ResourcesConfig
+
+_SHARE = 0.01
+"""Of a custom resource, for each actor: enough to keep it to the nodes that have any."""
+_POLL_S = 1.0
 
 
 def ensure_ray(resources: ResourcesConfig) -> Any:
     """Connect (once) and return the `ray` module.
 
     A local cluster has as many logical CPUs as the run asks for, even on a smaller machine. On a
-    cluster that exists, ConfigError when it is too small: Ray itself would wait for ever.
+    cluster that exists, ConfigError when it is too small: Ray itself would wait for ever. With
+    `resources.wait_for_nodes_s` its autoscaler is first given that long to add what is missing.
     """
     # Reports of the learner workers are polled at this interval; the default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -33,11 +40,13 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
             logging_level=logging.ERROR,
             log_to_driver=os.environ.get("LMRL_RAY_LOGS") == "1",
         )
-    available = ray.cluster_resources().get("CPU", 0)
-    if available < wanted:
+    missing = _missing(ray, resources)
+    if missing and resources.wait_for_nodes_s:
+        missing = _wait_for_nodes(ray, resources)
+    if missing:
         raise ConfigError(
             f"resources: {resources.workers} workers and {resources.rollout_actors} rollout actors need "
-            f"{wanted} CPUs, the cluster has {available:g}; ask for fewer, or add nodes"
+            f"{missing}; ask for fewer, or add nodes"
         )
     return ray
 
@@ -45,3 +54,57 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
 def cpus_wanted(resources: ResourcesConfig) -> int:
     """Logical CPUs of learner workers and rollout actors together."""
     return int(resources.workers * resources.cpus_per_worker + resources.rollout_actors + 0.999)
+
+
+def share_of(resource: str | None) -> dict[str, float]:
+    """What an actor asks for to be put on a node that has the custom resource; None: any node."""
+    return {} if resource is None else {resource: _SHARE}
+
+
+def learner_bundle(resources: ResourcesConfig) -> dict[str, float]:
+    """What one learner worker takes."""
+    bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
+    return _without_zeros(bundle) | share_of(resources.learner_resource)
+
+
+def actor_bundle(resources: ResourcesConfig) -> dict[str, float]:
+    """What one rollout actor takes."""
+    return _without_zeros({"CPU": 1.0, "GPU": resources.gpus_per_actor}) | share_of(resources.actor_resource)
+
+
+def _without_zeros(bundle: dict[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in bundle.items() if amount}
+
+
+def _bundles(resources: ResourcesConfig) -> list[dict[str, float]]:
+    learners = [learner_bundle(resources)] * resources.workers
+    return learners + [actor_bundle(resources)] * resources.rollout_actors
+
+
+def _missing(ray: Any, resources: ResourcesConfig) -> str:
+    """What the cluster has too little of, in words; empty when it has enough."""
+    wanted: defaultdict[str, float] = defaultdict(float)
+    for bundle in _bundles(resources):
+        for name, amount in bundle.items():
+            wanted[name] += amount
+    has = ray.cluster_resources()
+    short = [name for name, amount in wanted.items() if amount > has.get(name, 0) + 1e-6]
+    units = {"CPU": "CPUs", "GPU": "GPUs"}
+    return ", ".join(
+        f"{wanted[name]:g} {units.get(name, name)}, the cluster has {has.get(name, 0):g}" for name in short
+    )
+
+
+def _wait_for_nodes(ray: Any, resources: ResourcesConfig) -> str:
+    """Ask the autoscaler for room and wait for it; what is missing still at the end."""
+    from ray.autoscaler.sdk import request_resources
+
+    deadline = time.monotonic() + resources.wait_for_nodes_s
+    request_resources(bundles=_bundles(resources))
+    try:
+        while (missing := _missing(ray, resources)) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+    finally:
+        # The request would keep its nodes up after the run.
+        request_resources(bundles=[])
+    return missing

@@ -81,6 +81,16 @@ class ResourcesConfig(Settings):
     gpus_per_worker: float = Field(0.0, ge=0)
     gpus_per_actor: float = Field(0.0, ge=0)
     gpus_per_simulator: float = Field(0.0, ge=0, description="of the actor that env.simulator=lm:PATH is in")
+    learner_resource: str | None = Field(
+        None, description="custom resource of the nodes that learner workers are kept to"
+    )
+    actor_resource: str | None = Field(
+        None,
+        description="custom resource of the nodes that rollout actors and simulators are kept to",
+    )
+    wait_for_nodes_s: float = Field(
+        0.0, ge=0, description="longest wait for nodes that an autoscaler has yet to add; 0 refuses at once"
+    )
     max_failures: int = Field(3, ge=0, description="restarts of the learner workers before giving up")
     timeout_s: float = Field(300.0, gt=0, description="longest wait for another worker or an actor")
 

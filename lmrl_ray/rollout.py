@@ -18,7 +18,7 @@ from algos.play import EpisodeRequest, PlayedEpisode, play
 from algos.policy import Decoding, Policy, load_policy
 from envs.registry import get_task
 from lmrl_ray.actors import ManagedActor, ManagedActors
-from lmrl_ray.cluster import ensure_ray
+from lmrl_ray.cluster import ensure_ray, share_of
 from lmrl_ray.config import ResourcesConfig
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.simulators.hosting import SimulatorActors
@@ -150,6 +150,7 @@ class ActorRollouts(Rollouts):
             title="rollout actor",
             timeout_s=resources.timeout_s,
             gpus=resources.gpus_per_actor,
+            custom=share_of(resources.actor_resource),
         )
 
     def set_policy(self, folder: Path) -> None:

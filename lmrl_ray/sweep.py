@@ -19,7 +19,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from algos.settings import Settings
-from lmrl_ray.cluster import ensure_ray
+from lmrl_ray.cluster import actor_bundle, ensure_ray, share_of
 from lmrl_ray.config import (
     ConfigError,
     ResourcesConfig,
@@ -195,7 +195,8 @@ def _tune(plan: _Plan, folder: Path, out: Path, seed: int, max_concurrent: int |
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
     from ray.tune.search import BasicVariantGenerator
 
-    bundles = [{"CPU": 1.0}, *[{"CPU": 1.0}] * base.resources.rollout_actors]
+    learner = {"CPU": 1.0, **share_of(base.resources.learner_resource)}
+    bundles = [learner, *[actor_bundle(base.resources)] * base.resources.rollout_actors]
     trainable = tune.with_resources(
         tune.with_parameters(_trial, plan=plan, out=str(out), sweep_name=folder.name),
         tune.PlacementGroupFactory(bundles),
@@ -297,8 +298,15 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _resources_of_sweep(resources: ResourcesConfig, max_concurrent: int | None) -> ResourcesConfig:
     """What must fit at once: `max_concurrent` trials (one where it is not given)."""
-    each = 1 + resources.rollout_actors
-    return resources.model_copy(update={"workers": 0, "rollout_actors": each * (max_concurrent or 1)})
+    trials = max_concurrent or 1
+    return resources.model_copy(
+        update={
+            "workers": trials,
+            "cpus_per_worker": 1.0,
+            "gpus_per_worker": 0.0,
+            "rollout_actors": trials * resources.rollout_actors,
+        }
+    )
 
 
 def _free_name(out: Path, stem: str) -> str:

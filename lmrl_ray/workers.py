@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lmrl_ray.cluster import ensure_ray
+from lmrl_ray.cluster import ensure_ray, learner_bundle
 from lmrl_ray.config import RunConfig
 from lmrl_ray.learner import LearnerContext, LearnerJob, checkpoint_name, learn
 
@@ -53,7 +53,7 @@ def learn_on_workers(job: LearnerJob, config: RunConfig, callbacks: tuple[Any, .
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=gpu,
-            resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
+            resources_per_worker=learner_bundle(resources),
         ),
         run_config=train.RunConfig(
             name=name,

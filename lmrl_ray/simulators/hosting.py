@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from envs.answering import Request
+from lmrl_ray.cluster import share_of
 from lmrl_ray.config import ResourcesConfig
 from lmrl_ray.simulators import LM, SimulatorError, located
 from lmrl_ray.simulators.batching import BatchedModel
@@ -100,6 +101,7 @@ class SimulatorActors:
         actor = self._ray.remote(
             num_cpus=0,  # no rollout actor has to make way for it
             num_gpus=self._resources.gpus_per_simulator,
+            resources={} if self._resources.gpus_per_simulator else share_of(self._resources.actor_resource),
             max_restarts=_TRIES,
             max_task_retries=_TRIES,
             max_concurrency=_AT_A_TIME,
