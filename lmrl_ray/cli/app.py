@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from lmrl_ray.cli import jobs
 from lmrl_ray.cli.options import RUNS, Json, Out, Plugins, Seed, Settings
 from lmrl_ray.cli.simulators import app as simulator_app
 
@@ -24,6 +25,9 @@ app = typer.Typer(
 data_app = typer.Typer(help="Data sets of episodes.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(simulator_app, name="simulator")
+app.command()(jobs.submit)
+app.command()(jobs.status)
+app.command()(jobs.stop)
 
 
 @app.command()
