@@ -24,12 +24,22 @@ settings.load_profile("lmrl")
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
-    """The one Ray cluster of the session, with 4 logical CPUs; its users close what they start."""
+    """The one Ray cluster of the session, with 4 logical CPUs; its users close what they start.
+
+    With a dashboard, as a person's run has it: its state API ends the placement groups of a stopped trainer.
+    """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    os.environ.setdefault("RAY_worker_niceness", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=True,
+        dashboard_host="127.0.0.1",
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
     yield ray
     ray.shutdown()
 

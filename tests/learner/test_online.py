@@ -69,7 +69,7 @@ def test_a_run_that_stopped_in_a_round_goes_on_to_its_end(material, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_round_can_be_played_by_actors_while_the_last_one_is_learnt_from(material, tmp_path):
+def test_a_round_can_be_played_by_actors_while_the_last_one_is_learnt_from(material, tmp_path, ray_cluster):
     over = {**ONLINE, "online": {"episodes": 6, "max_staleness": 1}, "resources": {"rollout_actors": 1}}
     job = job_of(material, config_of(material, "ppo", **over), tmp_path / "run")
     assert learn_here(job) == STEPS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -17,33 +16,16 @@ from small_runs import ENV, EVERY, STEPS, TASK, config_of, weights
 
 from envs import registry
 from lmrl_ray import journal
-from lmrl_ray.cluster import ensure_ray
-from lmrl_ray.config import ResourcesConfig
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.tracking import import_mlflow, tracking_uri
 from lmrl_ray.train import Hooks, TrainedRun, train
 from lmrl_ray.workers import WorkerError
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("cluster_with_dashboard")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 PLUGIN = str(Path(faulty_algorithms.__file__).resolve())
 LAST = f"step-{STEPS:06d}"
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-5, 3e-5
-
-
-@pytest.fixture(scope="module")
-def cluster_with_dashboard():
-    """As a person's run starts it (or what there is, when other tests of the session came first)."""
-    import ray
-
-    started_here = not ray.is_initialized()
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    # By default Ray's processes give way to everything else: on a busy machine they take minutes to start.
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    ensure_ray(ResourcesConfig(workers=2))
-    yield
-    if started_here:
-        ray.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -285,7 +285,7 @@ def test_errors_of_data_are_one_line_and_leave_nothing(lmrl, toy, tmp_path):
 def test_what_the_parser_refuses(lmrl, out):
     assert refused_by_the_parser(lmrl("train", "--out", out), "name an algorithm and a task")
     both = lmrl("train", "bc", "toy", "--resume", "run", "--out", out)
-    assert refused_by_the_parser(both, "keeps its algorithm")
+    assert refused_by_the_parser(both, "keeps its own")
     assert refused_by_the_parser(lmrl("eval", "run", "toy", "--protocol", "long"), "--protocol")
     assert refused_by_the_parser(lmrl("data", "build", "toy", "--seed", "-1"), "--seed")
     assert refused_by_the_parser(lmrl("fly"), "fly")
