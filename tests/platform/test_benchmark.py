@@ -84,21 +84,22 @@ def test_what_is_said_of_a_cell_wins_over_what_is_said_of_all(tmp_path):
 
 
 SUITE = """
-tasks: [maze-fo]
+tasks: [toy]
 algorithms: [bc, mc]
 seeds: [0, 1]
 config:
+  plugins: [TOY]
   data_episodes: 20
-  env: {layout: umaze}
   training: {steps: 2, batch_episodes: 4, save_every: 2, eval_every: 1, eval_episodes: 2}
   optimizer: {engine: torch}
 """
 
 
 @pytest.mark.slow
-def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster):
+def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster, toy):
     file = tmp_path / "small.yaml"
-    file.write_text(SUITE)
+    suite = SUITE.replace("TOY", str(toy))
+    file.write_text(suite)
     hooks = Hooks(Display(quiet=True))
     result = run_benchmark(file, tmp_path / "runs", hooks)
     learnt = [r for r in result.rows if not r.scripted]
@@ -106,9 +107,9 @@ def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster):
     assert {r.policy for r in result.rows if r.scripted} == {"random", "behaviour", "optimal"}
     written = json.loads(result.file.read_text())
     assert [r["raw_returns"] for r in written["rows"]] == [r.raw_returns for r in result.rows]
-    assert (result.file.parent / "curves" / "maze-fo.png").stat().st_size > 1000
+    assert (result.file.parent / "curves" / "toy.png").stat().st_size > 1000
 
-    cells = result.file.parent / "cells" / "maze-fo"
+    cells = result.file.parent / "cells" / "toy"
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/evaluation.json")}
     (cells / "mc-1.json").unlink()
     again = run_benchmark(file, tmp_path / "runs", hooks)
@@ -116,11 +117,11 @@ def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster):
     assert again.mlflow_run == result.mlflow_run
     assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/evaluation.json")}
 
-    names = [r.name for r in sorted((tmp_path / "runs").glob("small-maze-fo-*"))]
+    names = [r.name for r in sorted((tmp_path / "runs").glob("small-toy-*"))]
     rows = compare(names, tmp_path / "runs")
     assert rows[0]["probability_of_improvement"] == 0.5
     assert [r["run"] for r in rows] == names
 
-    file.write_text(SUITE.replace("seeds: [0, 1]", "seeds: [0]"))
+    file.write_text(suite.replace("seeds: [0, 1]", "seeds: [0]"))
     with pytest.raises(ConfigError, match="another suite of that name"):
         run_benchmark(file, tmp_path / "runs", hooks)
