@@ -41,10 +41,11 @@ from torch import nn
 from algos.base import Algorithm, AlgorithmConfig, Loss, Prepared, WorkerGroup, register_algorithm
 from algos.batch import PackedBatch
 from algos.models import LanguageModel
-from algos.networks import QHead, TokenLogProb, ValueHead, hidden_states, polyak_
+from algos.networks import TokenLogProb, ValueHead, hidden_states, polyak_
 from algos.policy import LanguagePolicy
 from algos.ppo import clipped_policy_loss
 from algos.tokens import TokenEpisode
+from algos.values import q_heads
 
 
 class ActorCriticConfig(AlgorithmConfig):
@@ -60,11 +61,9 @@ class Critic(nn.Module):
 
     def __init__(self, config: ActorCriticConfig, language_model: LanguageModel) -> None:
         super().__init__()
-        model = language_model.model
-        width, vocab = model.config.hidden_size, model.config.vocab_size
-        tied = model.get_output_embeddings().weight if config.tie_heads else None
+        width = language_model.model.config.hidden_size
         self.trunk = copy.deepcopy(language_model.trunk).float()
-        self.q = nn.ModuleList([QHead(width, vocab, config.initial_value, tied) for _ in range(2)])
+        self.q = nn.ModuleList(q_heads(language_model, 2, config.initial_value, config.tie_heads))
         self.v = nn.ModuleList([ValueHead(width, config.initial_value) for _ in range(2)])
 
     def forward(self, batch: PackedBatch, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,6 +79,7 @@ class UtteranceActorCritic(Algorithm):
     """What both have in common: the networks, Q's loss, and the advantage of each utterance."""
 
     starts_from_clone = True
+    dropout = False  # targets and advantages are values, and pi is what was sampled
 
     def __init__(self, config: AlgorithmConfig, language_model: LanguageModel) -> None:
         super().__init__(config, language_model)
@@ -89,10 +89,6 @@ class UtteranceActorCritic(Algorithm):
         self.log_prob = TokenLogProb(self.lm.get_output_embeddings())
         self.critic = Critic(config, language_model)
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
-
-    def train(self, mode: bool = True) -> UtteranceActorCritic:
-        """Without dropout at any time: targets and advantages are values, and pi is what was sampled."""
-        return super().train(False)
 
     def forward(self, batch: PackedBatch) -> Loss:
         last, first = batch.turn_end, torch.roll(batch.turn_end, 1)

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -83,6 +83,10 @@ class Algorithm(nn.Module, ABC):
     """Paper and equation."""
     online: ClassVar[bool] = False
     """Whether its episodes come from its own policy rather than from a data set."""
+    selects_episodes: ClassVar[bool] = False
+    """Offline: whether it learns from some episodes of the data set alone (`select`)."""
+    dropout: ClassVar[bool] = True
+    """Whether its networks drop out while they learn, where the model has any."""
     starts_from_clone: ClassVar[bool] = False
     """Whether it needs a language model that imitates the data (and, unlike a pre-trained one, knows
     the task's actions) as its behaviour policy."""
@@ -95,10 +99,13 @@ class Algorithm(nn.Module, ABC):
         # In a list: what the loss does not use should not be a submodule, which every engine holds.
         self._start = [language_model]
 
+    def train(self, mode: bool = True) -> Self:
+        return super().train(mode and self.dropout)
+
     def select(self, returns: np.ndarray, successes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Offline: which episodes of the data set are learnt from, bool [n]; from returns [n] (-inf for an
         episode that failed) and successes [n]."""
-        return np.ones(len(returns), dtype=bool)
+        raise NotImplementedError(f"{self.id} learns from all episodes")
 
     def prepare(self, episodes: list[TokenEpisode], group: WorkerGroup) -> Prepared:
         """What is done with whole episodes before they are packed: keep some, add returns or advantages.

@@ -47,6 +47,7 @@ class FilteredBC(BC):
     id = "filtered-bc"
     title = "Filtered behaviour cloning"
     source = "LMRL-Gym section 5"
+    selects_episodes = True
     Config = FilteredBCConfig
 
     def select(self, returns: np.ndarray, successes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

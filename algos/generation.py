@@ -16,7 +16,7 @@ import torch
 
 from algos import models
 from algos.policy import Decoding, Policy, load_policy
-from algos.sampler import Sampler
+from algos.sampler import Sampler, invert
 from envs.answering import Request
 
 
@@ -100,7 +100,8 @@ class Seq2SeqGenerator:
         ).to(self._device)
         mask = prompts["attention_mask"]
         encoded = model.get_encoder()(input_ids=prompts["input_ids"], attention_mask=mask)
-        rngs = [np.random.default_rng(r.seed) for r in requests]
+        rngs = [None if r.seed is None else np.random.default_rng(r.seed) for r in requests]
+        greedy = torch.tensor([rng is None for rng in rngs])
         start = config.decoder_start_token_id
         drawn = torch.full((len(requests), 1), start, device=self._device)
         open_lines = np.ones(len(requests), dtype=bool)
@@ -115,9 +116,10 @@ class Seq2SeqGenerator:
             )
             cache = out.past_key_values
             logp = torch.log_softmax(out.logits[:, -1].double(), dim=-1).cpu()
-            tokens = [_draw(row, r.seed, rng) for row, r, rng in zip(logp, requests, rngs, strict=True)]
-            drawn = torch.cat([drawn, torch.tensor(tokens, device=self._device)[:, None]], dim=1)
-            open_lines &= np.asarray(tokens) != config.eos_token_id
+            sampled = invert(logp, [0.0 if r is None else r.random() for r in rngs])
+            tokens = torch.where(greedy, logp.argmax(-1), sampled)
+            drawn = torch.cat([drawn, tokens.to(self._device)[:, None]], dim=1)
+            open_lines &= tokens.numpy() != config.eos_token_id
             if not open_lines.any():
                 break
         return [
@@ -128,15 +130,6 @@ class Seq2SeqGenerator:
         end = self._model.config.eos_token_id
         kept = ids[: ids.index(end)] if end in ids else ids
         return _first_line(self._tokenizer.decode(kept, skip_special_tokens=True))
-
-
-def _draw(logp: torch.Tensor, seed: int | None, rng: np.random.Generator) -> int:
-    """The likeliest token of [V], or one drawn by inversion of the generator's next number."""
-    if seed is None:
-        return int(logp.argmax())
-    cumulative = logp.exp().cumsum(-1)
-    at = torch.searchsorted(cumulative, rng.random() * cumulative[-1], right=True)
-    return min(int(at), len(logp) - 1)
 
 
 def _first_line(text: str) -> str:

@@ -62,16 +62,13 @@ class ILQL(TargetedQ):
             self.target_v = copy.deepcopy(cast(ValueHead, self.online_values.v)).requires_grad_(False)
 
     def forward(self, batch: PackedBatch) -> Loss:
-        values, n = self.online_values, batch.num_actions
+        values = self.online_values
         hidden = hidden_states(values.trunk, batch.input_ids, batch.mask)
         target_hidden = self.target_hidden(batch)
-        index = torch.cat([batch.state_idx, batch.next_state_idx])
-        both = _value_at(cast(ValueHead, values.v), hidden, index)
-        v, next_v = both[:n], both[n:]
-        if self.target_v is not None:
-            next_v = _value_at(self.target_v, target_hidden, batch.next_state_idx)
+        v = _value_at(cast(ValueHead, values.v), hidden, batch.state_idx)
+        next_v = self._next_v(batch, hidden, target_hidden)
         target_q = self.min_target_q(target_hidden, batch)
-        target = self._backup(batch, next_v.detach())
+        target = self._backup(batch, next_v)
         weight = torch.where(target_q >= v.detach(), self.config.tau, 1 - self.config.tau)
 
         loss_q, metrics = regress_q(values.q, hidden, batch, target, self.config)
@@ -90,6 +87,13 @@ class ILQL(TargetedQ):
         if self.target_v is not None:
             online = cast(ValueHead, self.online_values.v)
             polyak_(self.target_v.parameters(), online.parameters(), self.config.polyak)
+
+    @torch.no_grad()
+    def _next_v(self, batch: PackedBatch, hidden: torch.Tensor, target_hidden: torch.Tensor) -> torch.Tensor:
+        """V(s_{t+1}) of the copy that is backed up, [N]."""
+        if self.target_v is not None:
+            return _value_at(self.target_v, target_hidden, batch.next_state_idx)
+        return _value_at(cast(ValueHead, self.online_values.v), hidden, batch.next_state_idx)
 
     def _backup(self, batch: PackedBatch, next_v: torch.Tensor) -> torch.Tensor:
         """y [N] from rewards and next values."""

@@ -18,6 +18,7 @@ Sources: Schulman et al. 2017, equations 7 and 9; 2016, equation 16 (GAE); Ziegl
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,6 +70,7 @@ class PPO(Algorithm):
     source = "Schulman et al. 2017, equations 7 and 9; LMRL-Gym section 5"
     online = True
     starts_from_clone = True
+    dropout = False  # pi and pi_old must be the same function
     Config = PPOConfig
 
     kl_weight: torch.Tensor
@@ -86,10 +88,6 @@ class PPO(Algorithm):
         self.value = ValueHead(self.lm.config.hidden_size, config.initial_value)
         self.register_buffer("kl_weight", torch.tensor(float(config.kl_weight)))
 
-    def train(self, mode: bool = True) -> PPO:
-        """Without dropout at any time: pi and pi_old must be the same function."""
-        return super().train(False)
-
     @property
     def uses_demonstrations(self) -> bool:
         return self.config.bc_weight > 0
@@ -101,11 +99,9 @@ class PPO(Algorithm):
         """Add what the loss compares with, all of it computed once a round."""
         seen = self._look(episodes, group)
         kl = seen.old - seen.reference
-        reward = np.concatenate([np.zeros(0), *[e.reward[e.is_action] for e in episodes]])
-        sampled = np.concatenate([np.zeros(0), *[e.logprob[e.is_action] for e in episodes]])
-        discount = np.concatenate(
-            [np.zeros(0), *[episode_discounts(e, self.config.gamma, self.config.discount) for e in episodes]]
-        )
+        reward = _joined(e.reward[e.is_action] for e in episodes)
+        sampled = _joined(e.logprob[e.is_action] for e in episodes)
+        discount = _joined(episode_discounts(e, self.config.gamma, self.config.discount) for e in episodes)
         counts = [int(e.is_action.sum()) for e in episodes]
         ends = np.zeros(len(reward), dtype=bool)
         ends[np.cumsum([c for c in counts if c]) - 1] = True
@@ -245,6 +241,10 @@ def whiten(values: np.ndarray, group: WorkerGroup) -> np.ndarray:
     _, squares = _totals(np.square(values - mean), group)
     whitened: np.ndarray = (values - mean) / np.sqrt(squares / max(count, 1.0) + 1e-8)
     return whitened
+
+
+def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *parts])
 
 
 def _totals(values: np.ndarray, group: WorkerGroup) -> tuple[float, float]:

@@ -159,10 +159,7 @@ class Sampler:
         """One token for each row: the likeliest, or by inversion of its generator's next uniform number."""
         if self._decoding.mode == "greedy":
             return logp.argmax(-1)
-        cumulative = logp.double().exp().cumsum(-1)
-        uniform = torch.tensor([g.random() for g in generators], dtype=torch.float64)
-        tokens = torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)
-        return tokens.squeeze(1).clamp(max=logp.shape[1] - 1)
+        return invert(logp, [g.random() for g in generators])
 
     def _rerank(self, slots: list[int], hidden: list[torch.Tensor]) -> dict[int, SampledAction]:
         count, width = len(self._actions), max(len(a) for a in self._actions)
@@ -199,3 +196,11 @@ class Sampler:
         if generator is None:
             raise RuntimeError(f"slot {slot} has no episode: call start() first")
         return generator
+
+
+def invert(logp: torch.Tensor, uniform: Sequence[float]) -> torch.Tensor:
+    """The token of each row at which its cumulative distribution passes `uniform`: [B, V], [B] -> [B]."""
+    cumulative = logp.double().exp().cumsum(-1)
+    at = torch.tensor(uniform, dtype=torch.float64) * cumulative[:, -1]
+    tokens = torch.searchsorted(cumulative, at[:, None], right=True)
+    return tokens.squeeze(1).clamp(max=logp.shape[1] - 1)

@@ -84,10 +84,16 @@ def make_values(config: QConfig, language_model: LanguageModel, *, heads: int, v
         trunk = type(language_model.trunk)(language_model.trunk.config).float()
     else:
         trunk = copy.deepcopy(language_model.trunk).float()
-    width, vocab = language_model.model.config.hidden_size, language_model.model.config.vocab_size
-    tied = language_model.model.get_output_embeddings().weight if config.tie_heads else None
-    q = [QHead(width, vocab, config.initial_value, tied) for _ in range(heads)]
+    width = language_model.model.config.hidden_size
+    q = q_heads(language_model, heads, config.initial_value, config.tie_heads)
     return ValueHeads(trunk, q, ValueHead(width, config.initial_value) if v else None)
+
+
+def q_heads(language_model: LanguageModel, count: int, initial: float, tie: bool) -> list[QHead]:
+    """So many Q heads over the language model's vocabulary, tied to its token embedding where `tie`."""
+    config = language_model.model.config
+    tied = language_model.model.get_output_embeddings().weight if tie else None
+    return [QHead(config.hidden_size, config.vocab_size, initial, tied) for _ in range(count)]
 
 
 def regress_q(

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lmrl_ray.cluster import ACTOR_ENVIRONMENT
+
 _MAX_TRIES = 5
 """Times that a group is played before its failure is the caller's."""
 _POLL_S = 0.05
@@ -60,7 +62,7 @@ class ManagedActors:
             resources=dict(custom or {}),
             max_restarts=-1,
             max_task_retries=0,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}},
+            runtime_env=ACTOR_ENVIRONMENT,
         )(kind)
         self._actors = [actor.remote(*arguments) for _ in range(count)]
         self._manager = FaultTolerantActorManager(self._actors, max_remote_requests_in_flight_per_actor=1)

@@ -179,16 +179,13 @@ def _cell(job: _Job, clone: Cell | None) -> Cell:
         run = _trained(job, clone)
         assert run.folder == folder
     row = json.loads((folder / "evaluation.json").read_text())
-    return Cell(
-        job.task,
-        job.algo,
-        job.seed,
-        str(folder),
-        row["raw_return"],
-        row["normalized_score"],
-        row["success_rate"],
-        row["simulator"],
-    )
+    return _scored(job.task, job.algo, job.seed, str(folder), row)
+
+
+def _scored(task: str, policy: str, seed: int, run: str, row: Mapping[str, Any]) -> Cell:
+    """A cell from what `Score.row` says."""
+    figures = ("raw_return", "normalized_score", "success_rate", "simulator")
+    return Cell(task, policy, seed, run, **{name: row[name] for name in figures})
 
 
 def _trained(job: _Job, clone: Cell | None) -> TrainedRun:
@@ -218,9 +215,7 @@ def _baselines(suite: Suite) -> Iterator[Cell]:
         for name in spec.baselines:
             for seed in suite.seeds:
                 s = evaluate_baseline(spec, name, episodes=spec.quick_episodes, seed=seed, env=env)
-                yield Cell(
-                    task, name, seed, "", s.raw_return, s.normalized_score, s.success_rate, s.simulator
-                )
+                yield _scored(task, name, seed, "", s.row())
 
 
 def _curves(cells: list[Cell], folder: Path, tracker: Tracker) -> None:

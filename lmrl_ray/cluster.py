@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections import defaultdict
@@ -13,6 +14,9 @@ from lmrl_ray.config import ConfigError, ResourcesConfig
 _SHARE = 0.01
 """Of a custom resource, for each actor: enough to keep it to the nodes that have any."""
 _POLL_S = 1.0
+
+ACTOR_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}}
+"""Of actors that share a machine's cores."""
 
 
 def ensure_ray(resources: ResourcesConfig) -> Any:
@@ -28,7 +32,7 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
-    wanted = cpus_wanted(resources)
+    wanted = math.ceil(sum(bundle["CPU"] for bundle in _bundles(resources)) - 1e-6)
     if not ray.is_initialized():
         local = "RAY_ADDRESS" not in os.environ
         ray.init(
@@ -49,11 +53,6 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
             f"{missing}; ask for fewer, or add nodes"
         )
     return ray
-
-
-def cpus_wanted(resources: ResourcesConfig) -> int:
-    """Logical CPUs of learner workers and rollout actors together."""
-    return int(resources.workers * resources.cpus_per_worker + resources.rollout_actors + 0.999)
 
 
 def share_of(resource: str | None) -> dict[str, float]:

@@ -49,7 +49,7 @@ class Engine(ABC):
 
         All workers must call it together; one that has no batch passes none.
         """
-        count, most = int(self.sum(_scalar(sum(b.num_actions for b in batches)))), self.max(len(batches))
+        count, most = int(self.sum(torch.tensor(sum(b.num_actions for b in batches)))), self.max(len(batches))
         if count == 0:
             return {"actions": 0.0}
         work = [*batches, *[empty_batch()] * (most - len(batches))]
@@ -250,10 +250,6 @@ def make_engine(algorithm: Algorithm, config: OptimizerConfig) -> Engine:
     return (
         DeepSpeedEngine(algorithm, config) if config.engine == "deepspeed" else TorchEngine(algorithm, config)
     )
-
-
-def _scalar(value: int) -> torch.Tensor:
-    return torch.tensor(value, dtype=torch.int64)
 
 
 def make_optimizer(

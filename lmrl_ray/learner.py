@@ -187,7 +187,9 @@ class _Loop:
         self, language_model: models.LanguageModel, prepare: Callable[[list[TokenEpisode]], Prepared]
     ) -> DatasetSource:
         dataset = EpisodeDataset(self.job.data, require_nonempty=True)
-        keep = self.algorithm.select(*outcomes(dataset), np.random.default_rng(self.config.seed))
+        keep = None
+        if self.algorithm.selects_episodes:
+            keep = self.algorithm.select(*outcomes(dataset), np.random.default_rng(self.config.seed))
         return DatasetSource(
             dataset,
             dataset.plan(self.config.seed, keep=keep),

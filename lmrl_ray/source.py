@@ -14,7 +14,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -29,9 +28,6 @@ from lmrl_ray.config import OnlineConfig
 from lmrl_ray.data import EpisodeDataset, EpisodeOrder, ShardReader
 from lmrl_ray.rollout import Rollouts, Setting
 from lmrl_ray.seeding import episode_seed
-
-_REMEMBERED = 4096
-"""Encoded episodes of a data set that are kept."""
 
 
 class Source(Protocol):
@@ -66,12 +62,11 @@ class DatasetSource:
         self._reader = ShardReader(
             dataset, order, rank=rank, world_size=world_size, batch_size=batch_episodes
         )
-        # A small data set comes round often.
-        self._encode = lru_cache(_REMEMBERED)(lambda episode: encode_episode(episode, codec, rule))
+        self._codec, self._rule = codec, rule
         self._prepare = prepare
 
     def episodes(self, step: int) -> Prepared:
-        return self._prepare([self._encode(e) for e in self._reader.batch(step)])
+        return self._prepare([encode_episode(e, self._codec, self._rule) for e in self._reader.batch(step)])
 
     def after_step(self, metrics: dict[str, float]) -> None:
         return

@@ -10,6 +10,25 @@ from envs.core import Outcome, TextEnv
 from envs.registry import Scale, TaskSpec
 
 
+def two_turns(name, **fields):
+    """The spec of a game of two actions, of which the tests ask little."""
+    return TaskSpec(
+        id=name,
+        family=name,
+        description="",
+        entry="",
+        observation="dialogue",
+        horizon=2,
+        scale=Scale(0.0, None, None),
+        max_action_tokens=8,
+        baselines={},
+        best_baseline="",
+        data_episodes=0,
+        table1={},
+        **fields,
+    )
+
+
 class Stitch(TextEnv):
     """T4 as a game: first a (0) or b (-.5), then c (0) or d (1)."""
 
@@ -32,22 +51,7 @@ class Stitch(TextEnv):
         raise NotImplementedError
 
 
-STITCH = TaskSpec(
-    id="stitch",
-    family="stitch",
-    description="",
-    entry="",
-    observation="full",
-    horizon=2,
-    window=1,
-    scale=Scale(0.0, None, None),
-    max_action_tokens=4,
-    baselines={},
-    best_baseline="",
-    data_episodes=0,
-    table1={},
-    actions=("a\n", "b\n", "c\n", "d\n"),
-)
+STITCH = two_turns("stitch", window=1, actions=("a\n", "b\n", "c\n", "d\n"))
 SEEN = tuple(
     episode_of(("first\n", False), (x, True, r), ("second\n", False), (y, True, s), ("over\n", False))
     for x, r, y, s in (("a\n", 0.0, "c\n", 0.0), ("b\n", -0.5, "d\n", 1.0))
@@ -80,21 +84,7 @@ class Lights(TextEnv):
         raise NotImplementedError
 
 
-LIGHTS = TaskSpec(
-    id="lights",
-    family="lights",
-    description="",
-    entry="",
-    observation="dialogue",
-    horizon=2,
-    window=None,
-    scale=Scale(0.0, None, None),
-    max_action_tokens=8,
-    baselines={},
-    best_baseline="",
-    data_episodes=0,
-    table1={},
-)
+LIGHTS = two_turns("lights", window=None)
 
 
 def returns(spec, make_env, policy, requests, **decoding):

@@ -68,6 +68,30 @@ def episode_of(
     return Episode(**{**fields, **over})
 
 
+DIALOGUES = (
+    episode_of(
+        ("red\n", False), ("stop\n", True, -1.0), ("again\n", False), ("red\n", True, 1.0), ("end\n", False)
+    ),
+    episode_of(("green\n", False), ("go on\n", True, 0.5), ("no\n", False), terminated=False),
+    episode_of(
+        ("red\n", False), ("go\n", True, 0.0), ("again\n", False), ("stop\n", True, 2.0), ("no\n", False)
+    ),
+)
+"""Three dialogues of one or two actions; the second was cut short."""
+DIALOGUE_TEXTS = sorted({s.text for e in DIALOGUES for s in e.segments})
+
+
+def gradients(algorithm: Algorithm, batches: Sequence[PackedBatch]) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss over all batches, and the gradient of each parameter that is trained."""
+    algorithm.zero_grad(set_to_none=True)
+    total = 0.0
+    for batch in batches:
+        loss = algorithm(batch).value
+        loss.backward()
+        total += loss.item()
+    return total, {n: p.grad.clone() for n, p in algorithm.named_parameters() if p.requires_grad}
+
+
 def fit(algorithm: Algorithm, batches: Sequence[PackedBatch], *, steps: int, lr: float) -> float:
     """Full-batch Adam with a rate that falls to zero. Returns the last loss."""
     optimizer = torch.optim.Adam([p for p in algorithm.parameters() if p.requires_grad], lr=lr)

@@ -21,8 +21,6 @@ from lmrl_ray.prompted.reply import parse_action
 
 FOLDER = "prompted"
 """Where the records are, below `--out`."""
-_WAITING = ("lm", "api")
-"""Kinds of simulators that wait for a language model."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +174,6 @@ async def _play_all(
 async def _call(env: TextEnv, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Simulators take turns in one thread (they may share an engine), but nobody waits for a simulator
     that is itself waiting for a language model."""
-    if env.simulator in _WAITING:
+    if env.waits:
         return await asyncio.to_thread(method, *args, **kwargs)
     return method(*args, **kwargs)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from envs.answering import Request
-from lmrl_ray.cluster import share_of
+from lmrl_ray.cluster import ACTOR_ENVIRONMENT, share_of
 from lmrl_ray.config import ResourcesConfig
 from lmrl_ray.simulators import LM, SimulatorError, located
 from lmrl_ray.simulators.batching import BatchedModel
@@ -105,6 +105,6 @@ class SimulatorActors:
             max_restarts=_TRIES,
             max_task_retries=_TRIES,
             max_concurrency=_AT_A_TIME,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}},
+            runtime_env=ACTOR_ENVIRONMENT,
         )(SimulatorActor)
         return HostedModel(name, actor.remote(name, timeout), timeout)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from small_games import LIGHTS, Lights, requests_of, returns
-from support import episode_of, fit, tiny_language_model
+from support import episode_of, fit, gradients, tiny_language_model
 from torch.nn import functional as F
 
 from algos.base import UnknownAlgorithmError, get_algorithm
@@ -33,17 +33,6 @@ def cloner(**config):
 def encoded(algorithm, episodes=EPISODES):
     codec = algorithm.policy().codec
     return [encode_episode(e, codec, ALL) for e in episodes]
-
-
-def gradients(algorithm, batches):
-    """The loss over all batches, and the gradient of each parameter."""
-    algorithm.zero_grad(set_to_none=True)
-    total = 0.0
-    for batch in batches:
-        loss = algorithm(batch).value
-        loss.backward()
-        total += loss.item()
-    return total, {n: p.grad.clone() for n, p in algorithm.named_parameters()}
 
 
 def assert_same(found, expected, atol=1e-6):

@@ -2,23 +2,13 @@
 
 import pytest
 import torch
-from support import episode_of, tiny_language_model
+from support import DIALOGUE_TEXTS, DIALOGUES, gradients, tiny_language_model
 
 from algos.base import WorkerGroup, algorithm_ids, get_algorithm
 from algos.batch import empty_batch, pack
 from algos.tokens import ContextRule, encode_episode
 
 ALL = ContextRule(window=None, max_tokens=256, reserve=8)
-EPISODES = (
-    episode_of(
-        ("red\n", False), ("stop\n", True, -1.0), ("again\n", False), ("red\n", True, 1.0), ("end\n", False)
-    ),
-    episode_of(("green\n", False), ("go on\n", True, 0.5), ("no\n", False), terminated=False),
-    episode_of(
-        ("red\n", False), ("go\n", True, 0.0), ("again\n", False), ("stop\n", True, 2.0), ("no\n", False)
-    ),
-)
-TEXTS = sorted({s.text for e in EPISODES for s in e.segments})
 SETTINGS = {
     "filtered-bc": {"fraction": 1.0},
     "online-filtered-bc": {"fraction": 1.0},
@@ -38,7 +28,7 @@ def shaken(algorithm, seed):
 
 def prepared(algorithm):
     """The episodes ready to be packed, after which the weights have moved on."""
-    tokens = [encode_episode(e, algorithm.policy().codec, ALL) for e in EPISODES]
+    tokens = [encode_episode(e, algorithm.policy().codec, ALL) for e in DIALOGUES]
     episodes = algorithm.prepare(tokens, WorkerGroup()).episodes
     if algorithm.uses_demonstrations:
         episodes = episodes + algorithm.demonstrate(tokens[:1])
@@ -49,19 +39,9 @@ def prepared(algorithm):
 @pytest.fixture(params=algorithm_ids())
 def algorithm(request):
     cls = get_algorithm(request.param)
-    made = cls(cls.Config(**SETTINGS.get(request.param, {})), tiny_language_model(TEXTS))
+    made = cls(cls.Config(**SETTINGS.get(request.param, {})), tiny_language_model(DIALOGUE_TEXTS))
     shaken(made, 0)
     return made
-
-
-def gradients(algorithm, batches):
-    algorithm.zero_grad(set_to_none=True)
-    total = 0.0
-    for batch in batches:
-        loss = algorithm(batch).value
-        loss.backward()
-        total += loss.item()
-    return total, {n: p.grad.clone() for n, p in algorithm.named_parameters() if p.requires_grad}
 
 
 def test_the_loss_does_not_depend_on_padding_order_or_micro_batches(algorithm):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from small_games import SEEN, STITCH, Stitch, requests_of, returns
-from support import episode_of, fit, tiny_language_model
+from support import DIALOGUE_TEXTS, DIALOGUES, episode_of, fit, gradients, tiny_language_model
 from torch import nn
 from torch.nn import functional as F
 
@@ -299,40 +299,19 @@ def test_cql_pushes_down_what_was_not_done():
 
 # --- The packed loss with networks (T16).
 
-EPISODES = (
-    episode_of(
-        ("red\n", False), ("stop\n", True, -1.0), ("again\n", False), ("red\n", True, 1.0), ("end\n", False)
-    ),
-    episode_of(("green\n", False), ("go on\n", True, 0.5), ("no\n", False), terminated=False),
-    episode_of(
-        ("red\n", False), ("go\n", True, 0.0), ("again\n", False), ("stop\n", True, 2.0), ("no\n", False)
-    ),
-)
-TEXTS = sorted({s.text for e in EPISODES for s in e.segments})
-
 
 def learner(seed=0, **config):
     """ILQL whose heads and targets are far from their start."""
     torch.manual_seed(seed)
-    algorithm = ILQL(ILQLConfig(**config), tiny_language_model(TEXTS))
+    algorithm = ILQL(ILQLConfig(**config), tiny_language_model(DIALOGUE_TEXTS))
     with torch.no_grad():
         for parameter in algorithm.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return algorithm
 
 
-def encoded(algorithm, episodes=EPISODES, rule=ALL):
+def encoded(algorithm, episodes=DIALOGUES, rule=ALL):
     return [encode_episode(e, algorithm.policy().codec, rule) for e in episodes]
-
-
-def gradients(algorithm, batches):
-    algorithm.zero_grad(set_to_none=True)
-    total = 0.0
-    for batch in batches:
-        loss = algorithm(batch).value
-        loss.backward()
-        total += loss.item()
-    return total, {n: p.grad.clone() for n, p in algorithm.named_parameters() if p.requires_grad}
 
 
 def assert_same(found, expected):
@@ -422,9 +401,9 @@ def test_what_the_environment_says_changes_values_but_not_what_is_learnt_from():
     algorithm = learner()
     changed = [
         episode_of(*(("no\n" if s.text == "again\n" else s.text, s.is_action, s.reward) for s in e.segments))
-        for e in EPISODES[:1]
+        for e in DIALOGUES[:1]
     ]
-    before, after = (one_batch(*encoded(algorithm, e)) for e in (EPISODES[:1], changed))
+    before, after = (one_batch(*encoded(algorithm, e)) for e in (DIALOGUES[:1], changed))
     shift = after.input_ids.shape[1] - before.input_ids.shape[1]
     assert (after.state_idx - before.state_idx).unique().tolist() in ([0], [0, shift], [shift, 0])
     assert after.action_tok.tolist() == before.action_tok.tolist()
@@ -451,14 +430,14 @@ def test_a_batch_without_actions_has_the_loss_zero_and_touches_every_parameter(c
 
 
 def test_values_start_at_the_constant_they_are_given():
-    algorithm = ILQL(ILQLConfig(initial_value=-4.4), tiny_language_model(TEXTS))
+    algorithm = ILQL(ILQLConfig(initial_value=-4.4), tiny_language_model(DIALOGUE_TEXTS))
     metrics = algorithm(one_batch(*encoded(algorithm))).metrics
     assert metrics["q/mean"].item() == pytest.approx(-4.4, abs=1e-5)
     assert metrics["v/mean"].item() == pytest.approx(-4.4, abs=1e-5)
 
 
 def test_values_start_from_the_clones_trunk_or_from_one_of_their_own():
-    start = tiny_language_model(TEXTS)
+    start = tiny_language_model(DIALOGUE_TEXTS)
     trunks = []
     for how in ("clone", "fresh", "fresh"):
         torch.manual_seed(5)
