@@ -142,7 +142,7 @@ class DeepSpeedEngine(Engine):
         self._engine, *_ = deepspeed.initialize(
             model=algorithm.to(self.device),
             optimizer=make_optimizer(self._trainable(), config, algorithm.lr_scale),
-            config=_deepspeed_config(config),
+            config=_deepspeed_config(config, sum(p.numel() for p in self._trainable().values())),
         )
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
@@ -310,7 +310,7 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-def _deepspeed_config(config: OptimizerConfig) -> dict[str, Any]:
+def _deepspeed_config(config: OptimizerConfig, trainable: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -318,7 +318,12 @@ def _deepspeed_config(config: OptimizerConfig) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
-        "zero_optimization": {"stage": config.zero_stage, "stage3_param_persistence_threshold": 0},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "stage3_param_persistence_threshold": 0,
+            # DeepSpeed allocates the whole bucket, 2 GB by default, however small the model.
+            "reduce_bucket_size": min(500_000_000, trainable),
+        },
     }
 
 

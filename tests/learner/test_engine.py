@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,19 @@ def test_every_trainable_parameter_takes_part_in_a_batch_without_actions(algo):
     without = [n for n, p in algorithm.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
     assert all(float(p.grad.abs().sum()) == 0 for p in algorithm.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_zero_asks_for_memory_by_the_size_of_the_model(stage):
+    """DeepSpeed's default buckets are 2 GB, and it keeps them: a few runs later no process could be forked."""
+    run(Job("bc", zero(0), stop=1), 0, 1)  # what imports and threads take
+    before = _address_space_mb()
+    run(Job("bc", zero(stage), stop=1), 0, 1)
+    assert _address_space_mb() - before < 500
+
+
+def _address_space_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def test_targets_follow_the_online_weights_by_the_polyak_rate():
