@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+# A file's tests stay together: they share what is costly to start.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-fast check bench install
 .DELETE_ON_ERROR:
@@ -10,10 +12,10 @@ demo: $(VENV)/installed
 	$(BIN)/lmrl demo
 
 test: check
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
