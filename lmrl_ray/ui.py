@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import os
 import signal
@@ -27,6 +28,8 @@ from lmrl_ray.mlflow_store import (
 _START_S = 180.0
 """Longest wait for the server's first answer; it imports for seconds, on a busy machine for many."""
 _END_S = 10.0
+_PR_SET_PDEATHSIG = 1
+"""Of <sys/prctl.h>."""
 
 
 def serve(out: Path, host: str, port: int, expose: bool, say: Callable[[str], None]) -> None:
@@ -45,8 +48,8 @@ def serve(out: Path, host: str, port: int, expose: bool, say: Callable[[str], No
     # Ours, before a client of the server could make it with a place for artifacts that needs a server.
     experiment_of(client_of(uri, out), uri, out)
     with _stopped_by_signals(), _running(uri, out, host, port) as server:
-        address = f"http://{'localhost' if _is_loopback(host) else host}:{port}"
-        _wait_for_answer(server, host, port)
+        address = f"http://{_reached_at(host)}:{port}"
+        _wait_for_answer(server, address)
         say(f"MLflow: {address}   (Ctrl-C ends it)")
         server.wait()
         raise TrackingError(f"MLflow's server ended by itself (exit code {server.returncode})")
@@ -60,10 +63,14 @@ class _Stopped(Exception):
 def _stopped_by_signals() -> Iterator[None]:
     """Leave, without an error, when one of the signals comes that end a program."""
 
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
     def stop(number: int, frame: FrameType | None) -> None:
+        for each in signals:
+            signal.signal(each, signal.SIG_IGN)  # a second one would cut the ending short
         raise _Stopped
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {s: signal.signal(s, stop) for s in signals}
     try:
         yield
     except _Stopped:
@@ -76,25 +83,34 @@ def _stopped_by_signals() -> Iterator[None]:
 @contextmanager
 def _running(uri: str, out: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The server, in a process group of its own that ends with the block."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
-    command += ["--artifacts-destination", (out / "mlartifacts").resolve().as_uri()]
-    command += [
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-        "--uvicorn-opts",
-        "--log-level warning",
-    ]
+    options = {
+        "--backend-store-uri": uri,
+        "--artifacts-destination": (out / "mlartifacts").resolve().as_uri(),
+        "--host": host,
+        "--port": str(port),
+        "--workers": "1",
+        "--uvicorn-opts": "--log-level warning",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", *(part for pair in options.items() for part in pair)]
     # Its job runner is for evaluations by language models, and would be processes more.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"}
-    server = subprocess.Popen(command, cwd=out, env=environment, start_new_session=True)
+    server = subprocess.Popen(
+        command,
+        cwd=out,
+        env=environment,
+        stdout=sys.stderr.fileno(),
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
     try:
         yield server
     finally:
         _end(server)
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent dies of something that it cannot handle itself."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
@@ -109,18 +125,17 @@ def _end(server: subprocess.Popen[bytes]) -> None:
     server.wait()
 
 
-def _wait_for_answer(server: subprocess.Popen[bytes], host: str, port: int) -> None:
+def _wait_for_answer(server: subprocess.Popen[bytes], address: str) -> None:
     deadline = time.monotonic() + _START_S
-    url = f"http://{_reached_at(host)}:{port}/health"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while server.poll() is None and time.monotonic() < deadline:
         try:
-            opener.open(url, timeout=5).close()
+            opener.open(f"{address}/health", timeout=5).close()
         except OSError:
             time.sleep(0.2)
         else:
             return
-    raise TrackingError(f"MLflow's server did not come up at {url}; what it printed says why")
+    raise TrackingError(f"MLflow's server did not come up at {address}; what it printed says why")
 
 
 def _reached_at(host: str) -> str:
