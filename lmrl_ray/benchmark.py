@@ -122,17 +122,17 @@ def _tracker(folder: Path, out: Path, suite: Suite) -> Tracker:
     plan = folder / "suite.json"
     asked = suite.model_dump(mode="json")
     if not plan.is_file():
-        tracker = Tracker(out, folder.name)
+        tracker = Tracker(out, folder, required=True)
         tracker.log_config({"suite": asked}, {})
         (folder / "cells").mkdir(parents=True, exist_ok=True)
-        write_whole(plan, json.dumps({"suite": asked, "mlflow_run": tracker.run_id}))
+        write_whole(plan, json.dumps({"suite": asked}))
         return tracker
     earlier = json.loads(plan.read_text())
     if earlier["suite"] != asked:
         raise ConfigError(
             f"{folder}: holds the results of another suite of that name; give --name, or remove the folder"
         )
-    return Tracker(out, folder.name, run_id=earlier["mlflow_run"])
+    return Tracker(out, folder, required=True)
 
 
 def _run_cells(

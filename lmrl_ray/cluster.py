@@ -7,6 +7,8 @@ import math
 import os
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from lmrl_ray.config import ConfigError, ResourcesConfig
@@ -35,15 +37,16 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
     wanted = math.ceil(sum(bundle["CPU"] for bundle in _bundles(resources)) - 1e-6)
     if not ray.is_initialized():
         local = "RAY_ADDRESS" not in os.environ
-        ray.init(
-            address="local" if local else None,
-            num_cpus=max(os.cpu_count() or 1, wanted) if local else None,
-            # The dashboard's state API is what ends the placement groups of a stopped trainer.
-            include_dashboard=True if local else None,
-            dashboard_host="127.0.0.1",
-            logging_level=logging.ERROR,
-            log_to_driver=os.environ.get("LMRL_RAY_LOGS") == "1",
-        )
+        with _on_loopback() if local else nullcontext():
+            ray.init(
+                address="local" if local else None,
+                num_cpus=max(os.cpu_count() or 1, wanted) if local else None,
+                # The dashboard's state API is what ends the placement groups of a stopped trainer.
+                include_dashboard=True if local else None,
+                dashboard_host="127.0.0.1",
+                logging_level=logging.ERROR,
+                log_to_driver=os.environ.get("LMRL_RAY_LOGS") == "1",
+            )
     missing = _missing(ray, resources)
     if missing and resources.wait_for_nodes_s:
         missing = _wait_for_nodes(ray, resources)
@@ -53,6 +56,23 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
             f"{missing}; ask for fewer, or add nodes"
         )
     return ray
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Ray that is started inside listens at 127.0.0.1 alone; by default it listens at every address.
+
+    Its option for that is meant for other systems (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0), and is read
+    when Ray is imported, which it may have been; in the environment it would keep `ray start` from working.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def share_of(resource: str | None) -> dict[str, float]:

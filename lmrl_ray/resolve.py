@@ -90,8 +90,21 @@ def find_run(name: str, out: Path) -> Path:
     raise ConfigError(f"run {name!r} was not found ({there})")
 
 
+def find_tracked(name: str, out: Path) -> Path:
+    """The folder of a run, sweep or benchmark that MLflow is told of. ConfigError."""
+    for folder in (Path(name), out / name):
+        if (folder / "mlflow.json").is_file():
+            return folder
+    raise ConfigError(f"{name}: neither {Path(name)} nor {out / name} is a folder that MLflow is told of")
+
+
 def find_policy(name: str, out: Path) -> Path:
-    """The folder of a policy: a run (its last checkpoint), a checkpoint, or a transformers folder."""
+    """The folder of a policy: a run (its last checkpoint), a checkpoint, a transformers folder, or a
+    registered policy, models:/NAME/VERSION."""
+    if name.startswith("models:"):
+        from lmrl_ray.registry import fetch
+
+        return fetch(name, out)
     folder = next((f for f in (Path(name), out / name) if f.is_dir()), None)
     if folder is None:
         run_folders = sorted(p.parent.name for p in out.glob("*/config.yaml"))

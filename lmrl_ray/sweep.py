@@ -153,13 +153,12 @@ def run_sweep(
         if not (folder / "plan.json").is_file():
             raise ConfigError(f"--resume {resume_name}: there is no sweep of that name in {folder.parent}")
         plan = _Plan(**json.loads((folder / "plan.json").read_text()))
-        tracker = Tracker(out, name, run_id=plan.parent_run)
+        tracker = Tracker(out, folder, required=True)
     else:
         prepared = prepare(base, out, hooks, name)
-        tracker = Tracker(out, name)
+        tracker = Tracker(out, folder, required=True)
         tracker.log_config({"sweep": sweep.model_dump(mode="json")}, {})
         plan = _Plan(sweep.model_dump(mode="json"), prepared.dump(), tracker.run_id)
-        folder.mkdir(parents=True)
         (folder / "plan.json").write_text(json.dumps(plan.__dict__))
     with following_status(tracker):
         results = _tune(plan, folder, out, seed, max_concurrent, resume_name is not None)

@@ -2,146 +2,213 @@
 
 The driver alone writes. It reads the run's journal as rank 0 appends to it, so a step is recorded once
 whether workers were restarted or not, and a resumed run goes on in the same MLflow run.
+
+No training waits for a server. What does not arrive stays in the run's folder (steps in its journal, the
+rest in its outbox) and is tried again, in order, now and then, by a resume, or by `lmrl sync RUN`.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
-import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmrl_ray import journal
 from lmrl_ray.journal import Entry
+from lmrl_ray.mlflow_store import (
+    client_of,
+    experiment_of,
+    explained,
+    is_outage,
+    named_uri,
+    reason,
+    tracking_uri,
+    without_password,
+)
+from lmrl_ray.outbox import Operation, Outbox, forget, identity_of, new_identity, with_run_id
 
-EXPERIMENT = "lmrl_ray"
 _BATCH = 900
 """Metrics of one request; MLflow takes 1000."""
+_KEY = "lmrl.run"
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+"""Between two tries to reach a server that is away; each pause is twice the last."""
 
 
 class Tracker:
-    """One MLflow run. `folder` is where the local database lives unless MLFLOW_TRACKING_URI is set."""
+    """One MLflow run: that of the run in `home`, whose name it bears.
+
+    Args:
+        out: where the local database lives unless MLFLOW_TRACKING_URI is set.
+        parent_id: of the MLflow run that a new one hangs below.
+        required: TrackingError also when the server is away; otherwise the run is made when it is back.
+        reopen: a run that is there already goes on.
+
+    Raises TrackingError when the store refuses: a wrong password, an address that is none.
+    """
 
     def __init__(
-        self, folder: Path, name: str, *, run_id: str | None = None, parent_id: str | None = None
+        self,
+        out: Path,
+        home: Path,
+        *,
+        parent_id: str | None = None,
+        required: bool = False,
+        reopen: bool = True,
     ) -> None:
-        mlflow = import_mlflow()
-        self.uri = tracking_uri(folder)
-        with _alone(folder):
-            self._client = mlflow.MlflowClient(self.uri)
-            experiment = self._experiment(folder)
+        earlier = identity_of(home)
+        self._identity = earlier or new_identity(home, named_uri(), parent_id)
+        self.uri = named_uri() or self._identity.server or tracking_uri(out)
+        self._out, self._home = out, home
+        self._outbox = Outbox(home)
+        self._is_new = earlier is None
+        self._client: Any = None
+        self._waiting: dict[int, Entry] = {}
         self._logged_step = -1
-        if run_id is None:
-            tags = {"mlflow.runName": name}
-            if parent_id:
-                tags["mlflow.parentRunId"] = parent_id
-            run_id = self._client.create_run(experiment, tags=tags).info.run_id
-        else:
-            self._client.update_run(run_id, status="RUNNING")
-            self._logged_step = self._last_step(run_id)
-        self.run_id: str = run_id
+        self._pause, self._next_try, self._away = _FIRST_PAUSE_S, 0.0, False
+        try:
+            self._connect()
+        except Exception as error:
+            if required or not is_outage(error):
+                if earlier is None:
+                    forget(home)
+                raise explained(error, self.uri) from error
+            self._lost(error)
+        if earlier is not None and reopen:
+            self._do({"do": "status", "status": "RUNNING"})
+
+    @property
+    def run_id(self) -> str:
+        """Empty until the server has made the run."""
+        return self._identity.run_id
+
+    @property
+    def unsent(self) -> bool:
+        """Whether anything waits for the server."""
+        return bool(self._waiting or self._outbox or not self.run_id)
 
     def log_config(self, config: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
         """Flattened parameters; values that are there already stay."""
-        from mlflow.entities import Param
-
-        known = self._client.get_run(self.run_id).data.params
-        flat = {**flatten(config), **extra}
-        params = [Param(k, str(v)[:6000]) for k, v in flat.items() if k not in known]
-        for start in range(0, len(params), 100):
-            self._client.log_batch(self.run_id, params=params[start : start + 100])
+        self._do(
+            {"do": "params", "params": {k: str(v)[:6000] for k, v in {**flatten(config), **extra}.items()}}
+        )
 
     def log(self, entries: Iterable[Entry]) -> None:
-        """Metrics of steps that were not logged yet."""
-        from mlflow.entities import Metric
-
-        new = [e for e in entries if e.step > self._logged_step]
-        metrics = [Metric(k, v, int(e.time * 1000), e.step) for e in new for k, v in e.metrics.items()]
-        for start in range(0, len(metrics), _BATCH):
-            self._client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
-        if new:
-            self._logged_step = new[-1].step
+        """Metrics of steps that were not logged yet; of a step that comes twice, the later."""
+        self._waiting |= {e.step: e for e in entries if e.step > self._logged_step}
+        if self.unsent:
+            self._try()
 
     def log_table(self, rows: list[dict[str, Any]], name: str) -> None:
         """A list of rows as a JSON artifact."""
-        self._client.log_dict(self.run_id, {"rows": rows}, name)
+        self.log_text(json.dumps({"rows": rows}, indent=2), name)
 
     def log_text(self, text: str, name: str) -> None:
-        self._client.log_text(self.run_id, text, name)
+        self._do({"do": "text", "text": text, "name": name})
 
     def log_folder(self, folder: Path, name: str) -> None:
-        self._client.log_artifacts(self.run_id, str(folder), name)
+        self._do({"do": "folder", "folder": str(folder.resolve()), "name": name})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        for key, value in tags.items():
-            self._client.set_tag(self.run_id, key, value)
+        self._do({"do": "tags", "tags": dict(tags)})
 
     def log_scores(self, scores: Mapping[str, float]) -> None:
         """Final figures, without a step."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._client.log_batch(self.run_id, metrics=[Metric(k, v, now, 0) for k, v in scores.items()])
+        self._do({"do": "scores", "scores": dict(scores), "time": time.time()})
 
     def close_children(self) -> None:
         """End child runs that were stopped from outside (by a scheduler) and could not do so themselves."""
-        run = self._client.get_run(self.run_id)
-        children = self._client.search_runs(
-            [run.info.experiment_id],
-            f"tags.`mlflow.parentRunId` = '{self.run_id}' and attributes.status = 'RUNNING'",
-        )
-        for child in children:
-            self._client.set_tag(child.info.run_id, "stopped_by", "scheduler")
-            self._client.set_terminated(child.info.run_id, "FINISHED")
+        self._do({"do": "close_children"})
 
     def finish(self, status: str) -> None:
-        """End the run: FINISHED, FAILED or KILLED."""
-        self._client.set_terminated(self.run_id, status)
+        """End the run: FINISHED, FAILED or KILLED. Says so when not all of it has arrived."""
+        self._next_try = 0.0
+        self._do({"do": "status", "status": status})
+        if self.unsent:
+            _say(
+                f"{self._home.name}: not all of it is in MLflow yet, and nothing is lost; when "
+                f"{without_password(self.uri)} is back: lmrl sync {self._home} --out {self._out}"
+            )
 
-    def _experiment(self, folder: Path) -> str:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        local = "MLFLOW_TRACKING_URI" not in os.environ
-        location = (folder / "mlartifacts").resolve().as_uri() if local else None
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location))
+    def send_rest(self, entries: Iterable[Entry]) -> None:
+        """Send what waits, and steps that were not logged. TrackingError when they cannot be sent now."""
+        self._waiting |= {e.step: e for e in entries}
+        try:
+            self._send()
+        except Exception as error:
+            raise explained(error, self.uri) from error
 
-    def _last_step(self, run_id: str) -> int:
-        keys = self._client.get_run(run_id).data.metrics
-        return max((m.step for k in keys for m in self._client.get_metric_history(run_id, k)), default=-1)
+    def _do(self, operation: Operation) -> None:
+        self._outbox.append(operation)
+        self._try()
+
+    def _try(self) -> None:
+        """Send what waits, unless the server was away a moment ago."""
+        if time.monotonic() < self._next_try:
+            return
+        try:
+            self._send()
+        except Exception as error:  # whatever is wrong with the server or the disk: the training is not
+            self._lost(error)
+            return
+        if self._away:
+            _say(f"{self._home.name}: MLflow at {without_password(self.uri)} is back and has everything")
+        self._away, self._pause, self._next_try = False, _FIRST_PAUSE_S, 0.0
+
+    def _lost(self, error: Exception) -> None:
+        if not self._away:
+            _say(
+                f"warning: {self._home.name}: MLflow at {without_password(self.uri)} does not take what is "
+                f"sent ({reason(error)}); it is kept in {self._home} and tried again"
+            )
+        self._away = True
+        self._next_try = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+
+    def _send(self) -> None:
+        self._connect()
+        new = sorted(e for e in self._waiting.values() if e.step > self._logged_step)
+        for batch in _batches(new):
+            self._client.log_batch(self.run_id, metrics=_metrics(batch))
+            self._logged_step = batch[-1].step
+        self._waiting.clear()
+        if self._outbox:
+            self._outbox.send(self._perform)
+
+    def _perform(self, operation: Operation) -> None:
+        arguments = {k: v for k, v in operation.items() if k != "do"}
+        _OPERATIONS[operation["do"]](self._client, self.run_id, **arguments)
+
+    def _connect(self) -> None:
+        """Find the run, or make it. Nothing when that was done."""
+        if self._client is not None:
+            return
+        client = client_of(self.uri, self._out)
+        experiment = experiment_of(client, self.uri, self._out)
+        run_id = self.run_id
+        if not run_id and not self._is_new:
+            # An answer that was lost on its way is no reason to make the run twice.
+            run_id = _find(client, experiment, self._identity.key)
+        self._is_new = False
+        if run_id:
+            self._logged_step = _last_step(client, run_id)
+        self._identity = with_run_id(self._home, self._identity, run_id or self._create(client, experiment))
+        self._client = client
+
+    def _create(self, client: Any, experiment: str) -> str:
+        tags = {"mlflow.runName": self._home.name, _KEY: self._identity.key}
+        if self._identity.parent:
+            tags["mlflow.parentRunId"] = self._identity.parent
+        return str(client.create_run(experiment, tags=tags).info.run_id)
 
 
-def tracking_uri(folder: Path) -> str:
-    """MLFLOW_TRACKING_URI, or a sqlite file in `folder`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve()}/mlflow.db"
-
-
-def ui_command(folder: Path) -> str:
-    """What a person types to look at the runs."""
-    return f"mlflow ui --backend-store-uri {tracking_uri(folder)}"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time: two that make the same database at once both fail."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def import_mlflow() -> Any:
-    """MLflow without telemetry and without its chatter about database migrations."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    import mlflow
-
-    for name in ("alembic", "mlflow"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return mlflow
+def send_rest(home: Path, out: Path) -> str:
+    """Send what earlier processes could not of the run in `home`; what became of it. TrackingError."""
+    tracker = Tracker(out, home, required=True, reopen=False)
+    tracker.send_rest(journal.read(home / "metrics.jsonl"))
+    return f"{home}: MLflow at {without_password(tracker.uri)} has everything (run {tracker.run_id})"
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -154,3 +221,91 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = json.dumps(value) if isinstance(value, list | tuple) else value
     return flat
+
+
+def _send_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    known = client.get_run(run_id).data.params
+    new = [Param(k, v) for k, v in params.items() if k not in known]
+    for start in range(0, len(new), 100):
+        client.log_batch(run_id, params=new[start : start + 100])
+
+
+def _send_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        client.set_tag(run_id, key, value)
+
+
+def _send_scores(client: Any, run_id: str, scores: Mapping[str, float], **at: float) -> None:
+    client.log_batch(run_id, metrics=_metrics([Entry(0, at["time"], dict(scores))]))
+
+
+def _send_folder(client: Any, run_id: str, folder: str, name: str) -> None:
+    if Path(folder).is_dir():
+        client.log_artifacts(run_id, folder, name)
+    else:
+        _say(f"warning: {folder} was removed before it could be sent to MLflow as {name}; it is left out")
+
+
+def _send_status(client: Any, run_id: str, status: str) -> None:
+    if status == "RUNNING":
+        client.update_run(run_id, status=status)
+    else:
+        client.set_terminated(run_id, status)
+
+
+def _close_children(client: Any, run_id: str) -> None:
+    run = client.get_run(run_id)
+    children = client.search_runs(
+        [run.info.experiment_id],
+        f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'",
+    )
+    for child in children:
+        client.set_tag(child.info.run_id, "stopped_by", "scheduler")
+        client.set_terminated(child.info.run_id, "FINISHED")
+
+
+_OPERATIONS: dict[str, Any] = {
+    "params": _send_params,
+    "tags": _send_tags,
+    "scores": _send_scores,
+    "text": lambda client, run_id, text, name: client.log_text(run_id, text, name),
+    "folder": _send_folder,
+    "status": _send_status,
+    "close_children": _close_children,
+}
+
+
+def _find(client: Any, experiment: str, key: str) -> str:
+    runs = client.search_runs([experiment], f"tags.`{_KEY}` = '{key}'", max_results=1)
+    return str(runs[0].info.run_id) if runs else ""
+
+
+def _last_step(client: Any, run_id: str) -> int:
+    """Of all metrics; their latest values come with the run, in one request."""
+    return max((int(m.step) for m in client.get_run(run_id).data.to_proto().metrics), default=-1)
+
+
+def _batches(entries: Sequence[Entry]) -> Iterator[list[Entry]]:
+    """As few requests as MLflow allows; a step is never cut in two."""
+    batch: list[Entry] = []
+    size = 0
+    for entry in entries:
+        if batch and size + len(entry.metrics) > _BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += len(entry.metrics)
+    if batch:
+        yield batch
+
+
+def _metrics(entries: Iterable[Entry]) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(k, v, int(e.time * 1000), e.step) for e in entries for k, v in e.metrics.items()]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,7 +1,8 @@
 """The driver of a training run: data, start, workers, tracking, final evaluation.
 
 runs/NAME/config.yaml      the whole configuration
-runs/NAME/run.json         what a resume needs: start, data, MLflow run
+runs/NAME/run.json         what a resume needs: start, data
+runs/NAME/mlflow.json      its MLflow run
 runs/NAME/metrics.jsonl    the journal
 runs/NAME/checkpoints/     the last few, each whole
 runs/NAME/returns.json     of the episodes of the final evaluation
@@ -28,11 +29,11 @@ import yaml
 from algos import models
 from algos.base import get_algorithm
 from envs.registry import get_task
-from lmrl_ray import checkpoint, data
+from lmrl_ray import checkpoint, data, mlflow_store
 from lmrl_ray.config import ConfigError, RunConfig, merge, parse
 from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
-from lmrl_ray.journal import JournalReader
+from lmrl_ray.journal import Entry, JournalReader
 from lmrl_ray.learner import LearnerJob, LocalContext, learn
 from lmrl_ray.plugins import absolute
 from lmrl_ray.report.progress import Display
@@ -50,7 +51,6 @@ class RunFiles:
 
     data: str
     start: str
-    mlflow_run: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class TrainedRun:
     folder: Path
     config: RunConfig
     mlflow_run: str
+    """Empty while the tracking server has not heard of the run."""
     evaluation: Evaluation
 
 
@@ -83,13 +84,14 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
 
 
 def _set_up(config: RunConfig, folder: Path, out: Path, hooks: Hooks) -> tuple[RunFiles, Tracker]:
+    mlflow_store.check(out)
     write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
     dataset = task_dataset(config, out, hooks.display)
     start = _start(config, folder, out, dataset, hooks)
-    tracker = Tracker(out, folder.name, parent_id=hooks.parent_run)
+    tracker = Tracker(out, folder, parent_id=hooks.parent_run)
     tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
     tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
-    files = RunFiles(str(dataset.path.resolve()), start, tracker.run_id)
+    files = RunFiles(str(dataset.path.resolve()), start)
     write_whole(folder / "run.json", json.dumps(asdict(files)))
     return files, tracker
 
@@ -108,7 +110,7 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         hooks.display.say(
             f"{folder.name}: all {config.training.steps} steps are done; it is evaluated again, not trained"
         )
-    tracker = Tracker(out, folder.name, run_id=files.mlflow_run)
+    tracker = Tracker(out, folder)
     return _see_through(config, folder, files, tracker, hooks)
 
 
@@ -141,7 +143,7 @@ def _see_through(
             _learn(job, config, hooks)
         evaluation = _final_evaluation(config, folder, hooks)
         _record(folder, tracker, evaluation)
-    return TrainedRun(folder, config, files.mlflow_run, evaluation)
+    return TrainedRun(folder, config, tracker.run_id, evaluation)
 
 
 def _learn(job: LearnerJob, config: RunConfig, hooks: Hooks) -> None:
@@ -204,29 +206,35 @@ def following_status(tracker: Tracker) -> Iterator[None]:
 
 @contextmanager
 def _following(job: LearnerJob, config: RunConfig, tracker: Tracker, hooks: Hooks) -> Iterator[None]:
-    """While inside, a thread reads the journal: the progress bar moves, MLflow is written."""
-    reader, stop = JournalReader(job.journal), threading.Event()
+    """While inside, threads read the journal: the bar moves, and MLflow is written at its own pace."""
     with hooks.display.bar(f"training {config.algo}", config.training.steps) as bar:
 
-        def follow() -> None:
-            entries = reader.new()
+        def show(entries: list[Entry]) -> None:
             if entries:
                 bar.at(entries[-1].step, entries[-1].metrics)
-                tracker.log(entries)
 
-        def loop() -> None:
-            while not stop.wait(0.5):
-                follow()
-
-        thread = threading.Thread(target=loop, daemon=True)
-        thread.start()
-        try:
+        with _each_new(job.journal, tracker.log), _each_new(job.journal, show):
             yield
-        finally:
-            stop.set()
-            thread.join()
-            follow()
-            reader.close()
+
+
+@contextmanager
+def _each_new(path: Path, tell: Callable[[list[Entry]], None]) -> Iterator[None]:
+    """While inside, a thread tells what is new in the journal twice a second; the rest at the end."""
+    reader, stop = JournalReader(path), threading.Event()
+
+    def loop() -> None:
+        while not stop.wait(0.5):
+            tell(reader.new())
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        tell(reader.new())
+        reader.close()
 
 
 def task_dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDataset:

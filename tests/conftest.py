@@ -47,7 +47,7 @@ def ray_cluster() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def fresh_mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, to be copied: making one runs seconds of migrations."""
-    from lmrl_ray.tracking import import_mlflow
+    from lmrl_ray.mlflow_store import import_mlflow
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     import_mlflow().MlflowClient(f"sqlite:///{path}").search_experiments()

@@ -106,7 +106,9 @@ def train(
     algo: Annotated[str | None, typer.Argument(help="Algorithm, see `lmrl algorithms`.")] = None,
     task: Annotated[str | None, typer.Argument(help="Task, see `lmrl tasks`.")] = None,
     data: Annotated[Path | None, typer.Option(help="Parquet file; the task's own by default.")] = None,
-    init: Annotated[str | None, typer.Option(help="Run or folder whose policy it starts from.")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="Run, folder or models:/NAME/VERSION whose policy it starts from.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="tiny, small, a Hugging Face name or a folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file.")] = None,
     settings: Settings = None,
@@ -155,7 +157,9 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    policy: Annotated[str, typer.Argument(help="Run, checkpoint, transformers folder, or api:MODEL.")],
+    policy: Annotated[
+        str, typer.Argument(help="Run, checkpoint, transformers folder, models:/NAME/VERSION, or api:MODEL.")
+    ],
     task: str,
     episodes: Annotated[int | None, typer.Option(help="How many; the protocol's by default.")] = None,
     protocol: Annotated[Literal["quick", "paper"], typer.Option(help="How many episodes.")] = "quick",
@@ -170,6 +174,9 @@ def evaluate(
     output_price: Annotated[
         float | None, typer.Option(help="api:MODEL: of 1M completion tokens.", min=0)
     ] = None,
+    register: Annotated[
+        str | None, typer.Option(help="Name in MLflow's model registry that gets it as a new version.")
+    ] = None,
     settings: Settings = None,
     seed: Seed = 0,
     out: Out = RUNS,
@@ -181,7 +188,7 @@ def evaluate(
     from lmrl_ray.report.tables import print_scores
 
     request = EvaluationRequest(
-        policy, task, episodes, protocol, decoding, rollout_actors, settings or [], plugin or []
+        policy, task, episodes, protocol, decoding, rollout_actors, settings or [], plugin or [], register
     )
     options = {
         "base_url": base_url,
@@ -192,6 +199,8 @@ def evaluate(
     if policy.startswith("api:"):
         from lmrl_ray.cli.prompting import evaluate_api, print_usage, rows
 
+        if register is not None:
+            raise typer.BadParameter("--register: a policy api:MODEL has no weights to register")
         spec, scores, prompted = evaluate_api(request, options, seed, out, _hooks(as_json).display)
         if as_json:
             _print_object(rows(scores, prompted), as_json)
@@ -201,11 +210,13 @@ def evaluate(
         return
     if any(value is not None for value in options.values()):
         raise typer.BadParameter("an endpoint, its prices and its concurrency are for a policy api:MODEL")
-    spec, scores = evaluate_policy(request, seed, out, _hooks(as_json).display)
+    spec, scores, registered = evaluate_policy(request, seed, out, _hooks(as_json).display)
     if as_json:
         _print_object([s.row() for s in scores], as_json)
     else:
         print_scores(spec, scores)
+    if registered is not None:
+        typer.echo(f"registered: {registered}", err=as_json)
 
 
 @app.command()
@@ -287,6 +298,31 @@ def compare_runs(
 
 
 @app.command()
+def ui(
+    port: Annotated[int, typer.Option(help="Where it listens.", min=1, max=65535)] = 5000,
+    host: Annotated[str, typer.Option(help="Address it listens at.")] = "127.0.0.1",
+    expose: Annotated[bool, typer.Option("--expose", help="Allow a --host beyond this machine.")] = False,
+    out: Out = RUNS,
+) -> None:
+    """Serve MLflow's pages of the runs, on this machine alone."""
+    from lmrl_ray.ui import serve
+
+    serve(out, host, port, expose, typer.echo)
+
+
+@app.command()
+def sync(
+    run: Annotated[str, typer.Argument(help="Run, sweep or benchmark: its folder, or a run's name.")],
+    out: Out = RUNS,
+) -> None:
+    """Send MLflow what it has not got of a run, because the server was away."""
+    from lmrl_ray.resolve import find_tracked
+    from lmrl_ray.tracking import send_rest
+
+    typer.echo(send_rest(find_tracked(run, out), out))
+
+
+@app.command()
 def demo(
     seed: Seed = 0,
     out: Out = RUNS,
@@ -295,15 +331,15 @@ def demo(
 ) -> None:
     """The whole ring on maze-fo: data, BC, ILQL, evaluation, a table (minutes on a laptop)."""
     from lmrl_ray.demo import run_demo
+    from lmrl_ray.mlflow_store import look_at_it
     from lmrl_ray.report.tables import print_scores
-    from lmrl_ray.tracking import ui_command
 
     result = run_demo(seed, out, rollout_actors, _hooks(as_json))
     if as_json:
         _print_object([s.row() for s in result.scores], as_json)
         return
     print_scores(result.spec, result.scores, paper=("bc", "ilql"))
-    typer.echo(f"seed {seed}, {result.minutes:.1f} minutes. Look at the runs: {ui_command(out)}")
+    typer.echo(f"seed {seed}, {result.minutes:.1f} minutes. Look at the runs: {look_at_it(out)}")
 
 
 def _hooks(as_json: bool) -> Hooks:
@@ -315,8 +351,8 @@ def _hooks(as_json: bool) -> Hooks:
 
 def _print_run(run: TrainedRun, out: Path, as_json: bool) -> None:
     from envs.registry import get_task
+    from lmrl_ray.mlflow_store import look_at_it
     from lmrl_ray.report.tables import print_scores
-    from lmrl_ray.tracking import ui_command
 
     if as_json:
         _print_object(
@@ -324,7 +360,7 @@ def _print_run(run: TrainedRun, out: Path, as_json: bool) -> None:
         )
         return
     print_scores(get_task(run.config.task), [run.evaluation.score])
-    typer.echo(f"run: {run.folder}   look at it: {ui_command(out)}")
+    typer.echo(f"run: {run.folder}   look at it: {look_at_it(out)}")
 
 
 def _print_object(value: Any, as_json: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from algos.policy import Decoding
 from envs.registry import TaskSpec, get_task
+from lmrl_ray import registry
 from lmrl_ray.config import ConfigError, RunConfig, merge, parse, parse_settings
 from lmrl_ray.evaluate import Protocol, Score, episodes_of, evaluate, evaluate_baseline, setting_of
 from lmrl_ray.plugins import load_plugins
@@ -26,12 +27,16 @@ class EvaluationRequest:
     rollout_actors: int
     settings: list[str]
     plugins: list[str]
+    register: str | None = None
+    """The name under which the policy goes into the model registry."""
 
 
 def evaluate_policy(
     request: EvaluationRequest, seed: int, out: Path, display: Display
-) -> tuple[TaskSpec, list[Score]]:
-    """Baselines first, the policy last."""
+) -> tuple[TaskSpec, list[Score], str | None]:
+    """Baselines first, the policy last; and as what it was registered, where that was asked for."""
+    if request.register is not None:
+        registry.check(request.register, out)
     load_plugins(request.plugins)
     spec = get_task(request.task)
     folder = find_policy(request.policy, out)
@@ -46,7 +51,10 @@ def evaluate_policy(
             found = evaluate(rollouts, setting_of(config), episodes=count, seed=seed, on_progress=bar.advance)
     finally:
         rollouts.close()
-    return spec, [*scores, found.score]
+    registered = None
+    if request.register is not None:
+        registered = registry.register(request.register, folder, config, found.score, out)
+    return spec, [*scores, found.score], registered
 
 
 def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lmrl_ray.mlflow_store import look_at_it
 from lmrl_ray.sweep import SweepResult
-from lmrl_ray.tracking import ui_command
 
 
 def print_sweep(result: SweepResult, out: Path) -> None:
@@ -25,4 +25,4 @@ def print_sweep(result: SweepResult, out: Path) -> None:
         table.add_row(trial.name, *values, str(trial.steps), score, trial.status)
     Console().print(table)
     print(f"best configuration: {result.best_config}   (lmrl train --config {result.best_config} ...)")
-    print(f"look at the runs: {ui_command(out)}")
+    print(f"look at the runs: {look_at_it(out)}")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from envs.registry import get_task
+from lmrl_ray.mlflow_store import look_at_it
 from lmrl_ray.report.tables import print_scores
 from lmrl_ray.symbolic.config import TEXT_TASK, resolve
 from lmrl_ray.symbolic.run import SymbolicRun, train
-from lmrl_ray.tracking import ui_command
 from lmrl_ray.train import Hooks
 
 
@@ -35,4 +35,4 @@ def row(run: SymbolicRun) -> dict[str, Any]:
 def print_run(run: SymbolicRun, out: Path) -> None:
     """The score beside the players of the same maze in words."""
     print_scores(get_task(TEXT_TASK), [*run.baselines, run.evaluation.score])
-    print(f"run: {run.folder}   look at it: {ui_command(out)}")
+    print(f"run: {run.folder}   look at it: {look_at_it(out)}")

@@ -52,7 +52,7 @@ def train(config: SymbolicConfig, out: Path, hooks: Hooks, name: str | None = No
     try:
         write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
         dataset = _dataset(config, out, hooks)
-        tracker = Tracker(out, folder.name, parent_id=hooks.parent_run)
+        tracker = Tracker(out, folder, parent_id=hooks.parent_run)
     except BaseException:
         # A run that could not begin leaves nothing behind.
         shutil.rmtree(folder, ignore_errors=True)

@@ -16,9 +16,9 @@ from lmrl_ray import checkpoint, journal
 from lmrl_ray.config import OptimizerConfig
 from lmrl_ray.engine import DeepSpeedEngine, TorchEngine
 from lmrl_ray.learner import LocalContext, learning_rate
+from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.report.progress import Display
 from lmrl_ray.source import DatasetSource
-from lmrl_ray.tracking import import_mlflow, tracking_uri
 from lmrl_ray.train import Hooks, resume, train
 
 MIDDLE = 4

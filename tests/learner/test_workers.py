@@ -16,9 +16,9 @@ from small_runs import ENV, EVERY, STEPS, TASK, config_of, weights
 
 from envs import registry
 from lmrl_ray import journal
+from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
-from lmrl_ray.tracking import import_mlflow, tracking_uri
 from lmrl_ray.train import Hooks, TrainedRun, train
 from lmrl_ray.workers import WorkerError
 
@@ -127,5 +127,5 @@ def test_an_error_in_a_worker_is_told_in_its_own_words_in_one_line(start, out, t
     message = str(caught.value)
     assert f"step {faulty_algorithms.FATAL_STEP}: the moon is in the wrong phase" in message
     assert len(message.splitlines()) == 1
-    run_id = json.loads((out / "failing" / "run.json").read_text())["mlflow_run"]
+    run_id = json.loads((out / "failing" / "mlflow.json").read_text())["run_id"]
     assert mlflow_run(out, run_id)[1].info.status == "FAILED"

@@ -170,7 +170,7 @@ def test_train_prints_a_table_and_where_to_look(lmrl, quick, out):
     answer = lmrl("train", "ilql", "toy", *quick("--out", out, steps=1))
     assert answer.code == 0, answer.stderr
     assert "95% interval" in answer.stdout
-    assert "mlflow ui --backend-store-uri" in answer.stdout
+    assert f"lmrl ui --out {out}" in answer.stdout
     assert "training ilql: 1/1" in answer.stderr
 
 

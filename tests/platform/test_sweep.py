@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from lmrl_ray.config import ConfigError
+from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import configs_folder, resolve_config
 from lmrl_ray.sweep import nested, read_sweep, run_sweep, trial_config
-from lmrl_ray.tracking import import_mlflow, tracking_uri
 from lmrl_ray.train import Hooks
 
 STEPS = 4

@@ -14,10 +14,10 @@ from lmrl_ray import data
 from lmrl_ray.config import ConfigError
 from lmrl_ray.evaluate import evaluate_baseline, evaluate_scripted
 from lmrl_ray.journal import read
+from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.symbolic import tabular
 from lmrl_ray.symbolic.config import TabularQConfig, is_symbolic, resolve
 from lmrl_ray.symbolic.greedy import GreedyTable
-from lmrl_ray.tracking import import_mlflow, tracking_uri
 
 MAZE = get_task("maze-fo")
 OPTIMUM = -6.84

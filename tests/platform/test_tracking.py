@@ -7,7 +7,8 @@ import sqlite3
 import pytest
 
 from lmrl_ray.journal import Entry
-from lmrl_ray.tracking import EXPERIMENT, Tracker, flatten, import_mlflow, tracking_uri, ui_command
+from lmrl_ray.mlflow_store import EXPERIMENT, import_mlflow, look_at_it, tracking_uri
+from lmrl_ray.tracking import Tracker, flatten
 from lmrl_ray.train import following_status
 
 
@@ -30,7 +31,7 @@ def steps(client, run_id, key="loss"):
 
 
 def test_metrics_arrive_in_few_requests(out, client, monkeypatch):
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     requests = []
     log_batch = type(client).log_batch
     monkeypatch.setattr(
@@ -44,14 +45,14 @@ def test_metrics_arrive_in_few_requests(out, client, monkeypatch):
 
 
 def test_more_metrics_than_a_request_takes_arrive_all(out, client):
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     tracker.log([entry(s, a=0.0, b=1.0) for s in range(1, 801)])
     for key in ("loss", "a", "b"):
         assert steps(client, tracker.run_id, key) == list(range(1, 801))
 
 
 def test_a_step_is_logged_once(out, client):
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     tracker.log([entry(1), entry(2)])
     tracker.log([])
     tracker.log([entry(1), entry(2), entry(3)])
@@ -60,10 +61,10 @@ def test_a_step_is_logged_once(out, client):
 
 @pytest.mark.parametrize("metric", ["loss", "own/figure"])
 def test_a_resumed_run_goes_on_without_repeating_a_step(out, client, status, metric):
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     tracker.log([Entry(s, 0.0, {metric: 1.0}) for s in (10, 20, 30)])
     tracker.finish("FAILED")
-    again = Tracker(out, "run", run_id=tracker.run_id)
+    again = Tracker(out, out / "run")
     assert status(again) == "RUNNING"
     again.log([Entry(s, 99.0, {metric: 1.0}) for s in (20, 30, 40)])
     again.finish("FINISHED")
@@ -74,10 +75,10 @@ def test_a_resumed_run_goes_on_without_repeating_a_step(out, client, status, met
 
 
 def test_the_final_scores_do_not_stop_a_resumed_run_from_logging(out, client):
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     tracker.log([entry(5)])
     tracker.log_scores({"final/return": -3.0})
-    again = Tracker(out, "run", run_id=tracker.run_id)
+    again = Tracker(out, out / "run")
     again.log([entry(5), entry(6)])
     assert steps(client, tracker.run_id) == [5, 6]
     assert client.get_run(tracker.run_id).data.metrics["final/return"] == -3.0
@@ -98,7 +99,7 @@ def test_a_run_ends_as_what_happened(out, status, error, expected):
         if error:
             raise error
 
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     assert status(tracker) == "RUNNING"
     if error is None:
         with following_status(tracker):
@@ -110,11 +111,11 @@ def test_a_run_ends_as_what_happened(out, status, error, expected):
 
 
 def test_children_hang_below_their_parent_and_end_with_it(out, client, status):
-    parent = Tracker(out, "sweep")
+    parent = Tracker(out, out / "sweep")
     stopped, failed, stranger = (
-        Tracker(out, "a", parent_id=parent.run_id),
-        Tracker(out, "b", parent_id=parent.run_id),
-        Tracker(out, "c"),
+        Tracker(out, out / "a", parent_id=parent.run_id),
+        Tracker(out, out / "b", parent_id=parent.run_id),
+        Tracker(out, out / "c"),
     )
     failed.finish("FAILED")
     parent.close_children()
@@ -126,7 +127,7 @@ def test_children_hang_below_their_parent_and_end_with_it(out, client, status):
 
 
 def test_the_configuration_is_flat_and_stays_when_a_run_is_resumed(out, client):
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     tracker.log_config({"a": {"b": 1, "c": {"d": [1, 2]}}, "e": None}, {"data.fingerprint": "f"})
     tracker.log_config({"a": {"b": 2}, "new": "x" * 10_000}, {})
     params = client.get_run(tracker.run_id).data.params
@@ -135,14 +136,14 @@ def test_the_configuration_is_flat_and_stays_when_a_run_is_resumed(out, client):
 
 
 def test_a_large_configuration_is_logged_whole(out, client):
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     tracker.log_config({f"key{i}": i for i in range(250)}, {})
     assert len(client.get_run(tracker.run_id).data.params) == 250
 
 
 def test_artifacts_lie_in_the_out_folder(out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy" / "weights").write_text("w")
     tracker.log_table([{"policy": "bc"}], "evaluation.json")
@@ -161,10 +162,10 @@ def test_the_tracking_uri_of_the_environment_is_respected(
     other.write_bytes(fresh_mlflow_db.read_bytes())
     uri = f"sqlite:///{other}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    tracker = Tracker(out, "run")
+    tracker = Tracker(out, out / "run")
     tracker.log([entry(1)])
     assert tracker.uri == uri
-    assert uri in ui_command(out)
+    assert look_at_it(out) == f"lmrl ui --out {out}"
     assert steps(import_mlflow().MlflowClient(uri), tracker.run_id) == [1]
     assert client.get_experiment_by_name(EXPERIMENT) is None
 
@@ -183,7 +184,7 @@ def test_two_processes_may_make_the_database_at_once(tmp_path):
 
 
 def _make_run(folder, name):
-    tracker = Tracker(folder, name)
+    tracker = Tracker(folder, folder / name)
     tracker.finish("FINISHED")
     return tracker.run_id
 

@@ -12,9 +12,9 @@ from lmrl_ray import checkpoint
 from lmrl_ray import learner as learner_module
 from lmrl_ray.config import ConfigError
 from lmrl_ray.data import DataError, EpisodeDataset, EpisodeWriter
+from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config, run_config_of
-from lmrl_ray.tracking import import_mlflow, tracking_uri
 from lmrl_ray.train import Hooks, read_config, resume, train
 
 STEPS = 8
