@@ -318,7 +318,20 @@ def _deepspeed_config(config: OptimizerConfig) -> dict[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
-        "zero_optimization": {"stage": config.zero_stage, "stage3_param_persistence_threshold": 0},
+        "zero_optimization": {
+            "stage": config.zero_stage,
+            "stage3_param_persistence_threshold": 0,
+            **_offloads(config),
+        },
+    }
+
+
+def _offloads(config: OptimizerConfig) -> dict[str, Any]:
+    places = {"offload_optimizer": config.offload_optimizer, "offload_param": config.offload_param}
+    return {
+        key: {"device": place, "pin_memory": torch.cuda.is_available(), "nvme_path": config.nvme_path}
+        for key, place in places.items()
+        if place != "none"
     }
 
 
