@@ -62,14 +62,11 @@ def merged_state(module: nn.Module) -> dict[str, torch.Tensor]:
     """`state_dict` of the same module without adapters: they are added to the weights, in float32."""
     state = module.state_dict()
     for name, layer in _adapted(module).items():
-        inside = f"{name}." if name else ""
-        weight = state.pop(f"{inside}base_layer.weight").float()
-        state[f"{inside}weight"] = weight + layer.get_delta_weight("default").float()
-        for key in [k for k in state if k.startswith(inside) and ".lora_" in k]:
-            del state[key]
-        if f"{inside}base_layer.bias" in state:
-            state[f"{inside}bias"] = state.pop(f"{inside}base_layer.bias")
-    return state
+        weight = state.pop(f"{name}.base_layer.weight").float()
+        state[f"{name}.weight"] = weight + layer.get_delta_weight("default").float()
+        if f"{name}.base_layer.bias" in state:
+            state[f"{name}.bias"] = state.pop(f"{name}.base_layer.bias")
+    return {name: tensor for name, tensor in state.items() if ".lora_" not in name}
 
 
 @contextmanager

@@ -199,7 +199,8 @@ def polyak_(targets: Iterable[nn.Parameter], online: Iterable[nn.Parameter], rat
     are cut alike, so no communication is needed.
     """
     pairs = [(_storage(t), _storage(o)) for t, o in zip(targets, online, strict=True) if o.requires_grad]
-    torch._foreach_lerp_([t for t, _ in pairs], [o for _, o in pairs], rate)
+    if pairs:
+        torch._foreach_lerp_([t for t, _ in pairs], [o for _, o in pairs], rate)
 
 
 def _storage(parameter: nn.Parameter) -> torch.Tensor:

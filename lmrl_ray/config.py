@@ -250,8 +250,8 @@ def _check_workers(config: ResourcesConfig, where: str) -> None:
     elastic = isinstance(config.workers, tuple) and not config.gpus_per_worker
     if elastic and config.rollout_actors and config.actor_resource is None:
         raise ConfigError(
-            f"{where}: resources.workers: elastic workers would take the CPUs of the rollout actors; keep the "
-            f"actors to nodes of their own (resources.actor_resource), or ask for one number of workers"
+            f"{where}: resources.workers: elastic workers would take the CPUs of the rollout actors; keep "
+            f"these to nodes of their own (resources.actor_resource), or ask for one number of workers"
         )
 
 

@@ -20,10 +20,8 @@ def train_options(
     plugins: list[str] | None,
 ) -> dict[str, Any]:
     """Only what was given: the rest keeps its value from files and defaults."""
-    resources = {
-        "workers": None if workers is None else parse_workers(workers),
-        "rollout_actors": rollout_actors,
-    }
+    counts = None if workers is None else parse_workers(workers)
+    resources = {"workers": counts, "rollout_actors": rollout_actors}
     given: dict[str, Any] = {
         "data": None if data is None else str(data),
         "init": init,
