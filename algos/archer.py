@@ -29,7 +29,6 @@ Sources: Zhou et al. 2024 (ArCHer); offline: the authors' OfflineArcher, with th
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
 
@@ -41,7 +40,7 @@ from torch import nn
 from algos.base import Algorithm, AlgorithmConfig, Loss, Prepared, WorkerGroup, register_algorithm
 from algos.batch import PackedBatch
 from algos.models import LanguageModel
-from algos.networks import TokenLogProb, ValueHead, hidden_states, polyak_
+from algos.networks import TokenLogProb, ValueHead, copy_learnt, hidden_states, polyak_
 from algos.policy import LanguagePolicy
 from algos.ppo import clipped_policy_loss
 from algos.tokens import TokenEpisode
@@ -62,7 +61,7 @@ class Critic(nn.Module):
     def __init__(self, config: ActorCriticConfig, language_model: LanguageModel) -> None:
         super().__init__()
         width = language_model.model.config.hidden_size
-        self.trunk = copy.deepcopy(language_model.trunk).float()
+        self.trunk = copy_learnt(language_model.trunk)
         self.q = nn.ModuleList(q_heads(language_model, 2, config.initial_value, config.tie_heads))
         self.v = nn.ModuleList([ValueHead(width, config.initial_value) for _ in range(2)])
 
@@ -88,7 +87,7 @@ class UtteranceActorCritic(Algorithm):
         self.lm = language_model.model
         self.log_prob = TokenLogProb(self.lm.get_output_embeddings())
         self.critic = Critic(config, language_model)
-        self.target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.target = copy_learnt(self.critic).requires_grad_(False)
 
     def forward(self, batch: PackedBatch) -> Loss:
         last, first = batch.turn_end, torch.roll(batch.turn_end, 1)

@@ -140,6 +140,18 @@ class Algorithm(nn.Module, ABC):
         """Online: whether a step with these metrics (of all workers) should be the last of its round."""
         return False
 
+    def learnt_state(self) -> dict[str, torch.Tensor]:
+        """`state_dict` without the frozen weights of the language model that it starts from."""
+        frozen = {id(p) for p in self._start[0].model.parameters() if not p.requires_grad}
+        whole: dict[str, torch.Tensor] = self.state_dict(keep_vars=True)
+        return {name: tensor for name, tensor in whole.items() if id(tensor) not in frozen}
+
+    def load_learnt_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over `learnt_state()`. RuntimeError when it is of something else."""
+        learnt = self.learnt_state()
+        kept = {name: tensor for name, tensor in self.state_dict().items() if name not in learnt}
+        self.load_state_dict({**kept, **state})
+
     @abstractmethod
     def policy(self) -> Policy:
         """The policy learnt so far; it shares this module's weights."""

@@ -20,6 +20,8 @@ import torch
 from safetensors import SafetensorError
 
 from algos.codec import TextCodec
+from algos.lora import has_adapters, merged_state
+from algos.networks import run_in_bf16
 
 
 def quiet_transformers() -> None:
@@ -71,9 +73,19 @@ class LanguageModel:
         config = self.model.config
         return int(getattr(config, "max_position_embeddings", None) or config.n_positions)
 
+    def fresh_trunk(self) -> Any:
+        """A trunk of the same shape with new weights, which runs in the same way."""
+        trunk = type(self.trunk)(self.trunk.config).float()
+        if getattr(self.trunk, "runs_in_bf16", False):
+            run_in_bf16(trunk)
+        if self.trunk.is_gradient_checkpointing:
+            recompute_layers(trunk)
+        return trunk
+
     def save(self, folder: Path) -> None:
         quiet_transformers()
-        self.model.save_pretrained(folder)
+        adapted = has_adapters(self.model)
+        self.model.save_pretrained(folder, state_dict=merged_state(self.model) if adapted else None)
         self.codec.tokenizer.save_pretrained(folder)
 
 
@@ -174,6 +186,26 @@ def _explained(name: str | Path) -> Iterator[None]:
             f"`save_pretrained` wrote, or a Hugging Face name: it needs the network, or a copy in the "
             f"cache (on a machine with network: `hf download {name}`; then copy HF_HOME). "
             f"Presets that need neither: {', '.join(PRESETS)}"
+        ) from error
+
+
+def architecture(name: str | Path) -> Any:
+    """The model without memory for its weights, to see what it can do. ModelError when it is not there."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _explained(name), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+
+
+def recompute_layers(model: Any) -> None:
+    """Keep no activations inside of its layers. ModelError when the architecture does not know how."""
+    try:
+        # The re-entrant kind needs inputs that require gradients, which frozen embeddings do not make.
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise ModelError(
+            f"model.gradient_checkpointing: {type(model).__name__} has none in transformers; "
+            f"leave it out, or use another model"
         ) from error
 
 

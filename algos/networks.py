@@ -9,12 +9,16 @@ Heads: LMRL-Gym section 5 and appendix E (two-layer MLP, last weight zero, bias 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 class ChunkedLogSumExp(torch.autograd.Function):
@@ -141,23 +145,62 @@ class ValueHead(nn.Module):
 def hidden_states(trunk: nn.Module, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Last hidden states after the final layer norm, flat: [B, T] -> [B*T, h].
 
-    Rows begin at position 0 and are padded on the right.
+    Rows begin at position 0 and are padded on the right. A trunk that `run_in_bf16` marked computes in
+    bfloat16, whatever its weights are; one with gradient checkpointing recomputes its layers.
     """
     attention = None if bool(mask.all()) else mask.long()
-    output = trunk(input_ids=input_ids, attention_mask=attention, use_cache=False)
+    in_bf16 = getattr(trunk, "runs_in_bf16", False)
+    with torch.autocast(input_ids.device.type, torch.bfloat16, enabled=in_bf16), _recomputing(trunk):
+        output = trunk(input_ids=input_ids, attention_mask=attention, use_cache=False)
     hidden: torch.Tensor = output.last_hidden_state
     return hidden.reshape(-1, hidden.shape[-1])
 
 
+def run_in_bf16(trunk: Any) -> None:
+    """Have `hidden_states` run the trunk, and every copy made of it from now on, in bfloat16."""
+    trunk.runs_in_bf16 = True
+
+
+@contextmanager
+def _recomputing(trunk: nn.Module) -> Iterator[None]:
+    """Let layers be recomputed that are in evaluation mode: transformers asks for training mode.
+
+    Most of our algorithms learn in evaluation mode, which is without dropout. A layer's own flag decides
+    nothing else: dropout is a module below it.
+    """
+    layers = [m for m in trunk.modules() if getattr(m, "gradient_checkpointing", False) and not m.training]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+
+
+def copy_learnt(module: ModuleT) -> ModuleT:
+    """A copy with parameters of its own (float32) for those that learn; it shares the frozen ones.
+
+    So a trunk with adapters is copied without the weights under them.
+    """
+    shared = {id(p): p for p in module.parameters() if not p.requires_grad}
+    result = copy.deepcopy(module, shared)
+    for parameter in result.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return result
+
+
 @torch.no_grad()
 def polyak_(targets: Iterable[nn.Parameter], online: Iterable[nn.Parameter], rate: float) -> None:
-    """target <- (1 - rate) target + rate online, in place.
+    """target <- (1 - rate) target + rate online, in place, where the online one learns.
 
     Under ZeRO-3 a parameter is a placeholder and its shard is `ds_tensor`; online and target shards
     are cut alike, so no communication is needed.
     """
-    pairs = [(_storage(t), _storage(o)) for t, o in zip(targets, online, strict=True)]
-    torch._foreach_lerp_([t for t, _ in pairs], [o for _, o in pairs], rate)
+    pairs = [(_storage(t), _storage(o)) for t, o in zip(targets, online, strict=True) if o.requires_grad]
+    if pairs:
+        torch._foreach_lerp_([t for t, _ in pairs], [o for _, o in pairs], rate)
 
 
 def _storage(parameter: nn.Parameter) -> torch.Tensor:

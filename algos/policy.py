@@ -23,6 +23,7 @@ from torch import nn
 
 from algos import models
 from algos.codec import TextCodec
+from algos.lora import merged_state
 from algos.networks import QHead, ValueHead
 from algos.settings import Settings
 
@@ -173,7 +174,7 @@ class ValuePolicy(Policy):
         heads = self.values.q
         shape = {"q_heads": len(heads), "v_head": self.values.v is not None, "tied": _is_tied(heads[0])}
         (folder / "heads.json").write_text(json.dumps(shape))
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in self.values.state_dict().items()}
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in merged_state(self.values).items()}
         save_file(tensors, folder / "heads.safetensors")
 
 

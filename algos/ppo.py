@@ -28,8 +28,9 @@ from pydantic import Field
 
 from algos.base import Algorithm, AlgorithmConfig, Loss, Prepared, WorkerGroup, register_algorithm
 from algos.batch import PackedBatch, empty_batch, in_order, pack
+from algos.lora import has_adapters, without_adapters
 from algos.models import LanguageModel
-from algos.networks import TokenLogProb, ValueHead, hidden_states
+from algos.networks import TokenLogProb, ValueHead, copy_learnt, hidden_states
 from algos.policy import LanguagePolicy
 from algos.returns import lambda_returns
 from algos.tokens import TokenEpisode
@@ -79,12 +80,15 @@ class PPO(Algorithm):
         super().__init__(config, language_model)
         assert isinstance(config, PPOConfig)
         self.config = config
-        # In a list: it is no part of what is trained, saved or sharded.
-        self._reference = [copy.deepcopy(language_model.model).requires_grad_(False).eval()]
         self.lm = language_model.model
+        # In a list: it is no part of what is trained, saved or sharded. With adapters it is the model
+        # without them, which needs no copy.
+        self._reference = []
+        if not has_adapters(self.lm):
+            self._reference.append(copy.deepcopy(self.lm).requires_grad_(False).eval())
         self.log_prob = TokenLogProb(self.lm.get_output_embeddings())
         separate = config.value_trunk == "separate"
-        self.value_trunk = copy.deepcopy(language_model.trunk).float() if separate else None
+        self.value_trunk = copy_learnt(language_model.trunk) if separate else None
         self.value = ValueHead(self.lm.config.hidden_size, config.initial_value)
         self.register_buffer("kl_weight", torch.tensor(float(config.kl_weight)))
 
@@ -139,7 +143,8 @@ class PPO(Algorithm):
         """
         log_prob, value, next_value = self._evaluate(batch)
         if look:
-            return Loss(log_prob.sum(), {"old": log_prob, "value": value, "next_value": next_value})
+            seen = {"old": log_prob, "value": value, "next_value": next_value}
+            return Loss(log_prob.sum(), {**seen, "reference": self._reference_log_prob(batch)})
         own = 1 - batch.extra("demonstration")
         log_ratio = (log_prob - batch.extra("old")) * own
         loss_policy, clipped = clipped_policy_loss(log_ratio, batch.extra("advantage"), self.config.clip)
@@ -178,19 +183,27 @@ class PPO(Algorithm):
         return log_prob, both[: batch.num_actions], both[batch.num_actions :]
 
     @torch.no_grad()
+    def _reference_log_prob(self, batch: PackedBatch) -> torch.Tensor:
+        """log pi_ref(a|s), [N]."""
+        reference, head = self.lm, self.log_prob
+        if self._reference:
+            reference = self._reference[0].to(batch.reward.device)
+            head = TokenLogProb(reference.get_output_embeddings())
+        with without_adapters(reference):
+            hidden = hidden_states(reference.base_model, batch.input_ids, batch.mask)
+        log_prob: torch.Tensor = head(hidden[batch.state_idx], batch.action_tok)
+        return log_prob
+
+    @torch.no_grad()
     def _look(self, episodes: list[TokenEpisode], group: WorkerGroup) -> _Seen:
         """What the models say of the episodes before the round's first step."""
         batches = pack(episodes, group.micro_batch_tokens)
         device = self.kl_weight.device
-        reference = self._reference[0].to(device)
-        head = TokenLogProb(reference.get_output_embeddings())
         columns: dict[str, list[torch.Tensor]] = {k: [] for k in ("old", "value", "next_value", "reference")}
         # Under ZeRO-3 the workers gather each layer together, so all make as many passes.
         for i in range(group.max(len(batches))):
             batch = (batches[i] if i < len(batches) else empty_batch()).to(device)
             found = self(batch, look=True).metrics
-            hidden = hidden_states(reference.base_model, batch.input_ids, batch.mask)
-            found["reference"] = head(hidden[batch.state_idx], batch.action_tok)
             if i < len(batches):
                 for name, column in columns.items():
                     column.append(found[name])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import nn
 from algos.base import Algorithm, AlgorithmConfig
 from algos.batch import PackedBatch
 from algos.models import LanguageModel
-from algos.networks import QHead, ValueHead, different_rows, hidden_states, polyak_
+from algos.networks import QHead, ValueHead, copy_learnt, different_rows, hidden_states, polyak_
 from algos.policy import ValueHeads, ValuePolicy
 from algos.tokens import TokenEpisode
 
@@ -54,9 +54,14 @@ class TargetedQ(Algorithm):
     def __init__(self, config: TargetedQConfig, language_model: LanguageModel, values: ValueHeads) -> None:
         super().__init__(config, language_model)
         self.online_values = values
-        self.target_trunk = copy.deepcopy(values.trunk).requires_grad_(False)
+        self.target_trunk = copy_learnt(values.trunk).requires_grad_(False)
         self.target_q = copy.deepcopy(values.q).requires_grad_(False)
         self._polyak = config.polyak
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.target_trunk.eval()  # a target is a value: it drops nothing out
+        return self
 
     @torch.no_grad()
     def target_hidden(self, batch: PackedBatch) -> torch.Tensor:
@@ -81,9 +86,9 @@ class TargetedQ(Algorithm):
 def make_values(config: QConfig, language_model: LanguageModel, *, heads: int, v: bool) -> ValueHeads:
     """A trunk like the language model's with so many Q heads, and a V head where `v`."""
     if config.trunk_start == "fresh":
-        trunk = type(language_model.trunk)(language_model.trunk.config).float()
+        trunk = language_model.fresh_trunk()
     else:
-        trunk = copy.deepcopy(language_model.trunk).float()
+        trunk = copy_learnt(language_model.trunk)
     width = language_model.model.config.hidden_size
     q = q_heads(language_model, heads, config.initial_value, config.tie_heads)
     return ValueHeads(trunk, q, ValueHead(width, config.initial_value) if v else None)

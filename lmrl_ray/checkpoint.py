@@ -3,7 +3,7 @@
     checkpoints/step-000200/
         policy/               a plain transformers folder: `from_pretrained` reads it
         heads.safetensors     value trunk and heads, for value-based algorithms (with heads.json)
-        state/                everything a resume needs: model and optimiser as safetensors, trainer.json
+        state/                what a resume needs beside the start: model, optimiser, trainer.json
         manifest.json         what this is, and the size and SHA-256 of every file
 
 A checkpoint is written beside and renamed; one whose files do not match its manifest is passed over.
@@ -65,7 +65,7 @@ def write(
     with disk_errors(folder):
         state.mkdir(parents=True)
         algorithm.policy().save(folder)
-        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in algorithm.state_dict().items()}
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in algorithm.learnt_state().items()}
         save_file(tensors, state / "model.safetensors")
         save_file(dict(optimizer), state / "optimizer.safetensors")
         (state / "trainer.json").write_text(json.dumps({"step": step}))
@@ -131,7 +131,7 @@ def read_manifest(folder: Path) -> Manifest:
 def load_model(folder: Path, algorithm: Algorithm) -> int:
     """Load the weights, before an engine takes them over. Returns the step. CheckpointError."""
     try:
-        algorithm.load_state_dict(load_file(folder / "state" / "model.safetensors"))
+        algorithm.load_learnt_state(load_file(folder / "state" / "model.safetensors"))
     except (OSError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: its model does not fit the configuration ({error})") from error
     return int(json.loads((folder / "state" / "trainer.json").read_text())["step"])

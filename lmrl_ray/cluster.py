@@ -52,7 +52,7 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
         missing = _wait_for_nodes(ray, resources)
     if missing:
         raise ConfigError(
-            f"resources: {resources.workers} workers and {resources.rollout_actors} rollout actors need "
+            f"resources: {resources.min_workers} workers and {resources.rollout_actors} rollout actors need "
             f"{missing}; ask for fewer, or add nodes"
         )
     return ray
@@ -96,7 +96,7 @@ def _without_zeros(bundle: dict[str, float]) -> dict[str, float]:
 
 
 def _bundles(resources: ResourcesConfig) -> list[dict[str, float]]:
-    learners = [learner_bundle(resources)] * resources.workers
+    learners = [learner_bundle(resources)] * resources.min_workers
     return learners + [actor_bundle(resources)] * resources.rollout_actors
 
 

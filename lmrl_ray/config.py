@@ -13,9 +13,10 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, PlainValidator, ValidationError
 
 from algos.base import AlgorithmConfig, get_algorithm
+from algos.lora import LoraSettings
 from algos.policy import Decoding
 from algos.settings import Settings
 from envs.registry import get_task
@@ -31,6 +32,9 @@ class ConfigError(ValueError):
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
+Offload = Literal["none", "cpu", "nvme"]
+
+
 class OptimizerConfig(Settings):
     """The engine and its optimiser."""
 
@@ -42,6 +46,13 @@ class OptimizerConfig(Settings):
     betas: tuple[Beta, Beta] = (0.9, 0.95)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    offload_optimizer: Offload = Field(
+        "none", description="where DeepSpeed keeps the optimiser's state and steps; cpu: zero_stage 1 to 3"
+    )
+    offload_param: Offload = Field(
+        "none", description="where DeepSpeed keeps weights not in use; zero_stage 3"
+    )
+    nvme_path: str | None = Field(None, description="the folder of what is offloaded to nvme, on every node")
 
 
 class TrainingConfig(Settings):
@@ -69,12 +80,44 @@ class OnlineConfig(Settings):
 
 class ModelConfig(Settings):
     name: str = Field("tiny", description="a preset (tiny, small), a Hugging Face name, or a folder")
+    bf16: bool = Field(
+        False,
+        description="trunks compute in bfloat16; learnt weights, targets, heads and losses stay float32",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="recompute each layer in the backward pass instead of keeping its activations"
+    )
+    compile: str | None = Field(
+        None,
+        description="torch.compile's backend for the trunks (inductor, on a CPU it needs a C++ compiler)",
+    )
+    lora: LoraSettings | None = Field(None, description="train adapters on the frozen model, not its weights")
+
+
+def _workers(value: Any) -> int | tuple[int, int]:
+    counts = list(value) if isinstance(value, list | tuple) else [value]
+    if all(type(c) is int for c in counts):
+        if len(counts) == 1 and counts[0] >= 0:
+            return int(counts[0])
+        if len(counts) == 2 and 1 <= counts[0] <= counts[1]:
+            return (counts[0], counts[1])
+    raise ValueError("should be a number of workers, or [least, most] with 1 <= least <= most")
+
+
+Workers = Annotated[int | tuple[int, int], PlainValidator(_workers)]
 
 
 class ResourcesConfig(Settings):
     """Where it runs. 0 means: in this process, without a cluster."""
 
-    workers: int = Field(0, ge=0, description="learner workers under Ray Train; 0 = in this process")
+    workers: Workers = Field(
+        0,
+        description="learner workers under Ray Train; 0 = in this process; [least, most]: as many as the "
+        "cluster has room for, started anew from the last checkpoint when nodes come or go",
+    )
+    resize_every_s: float = Field(
+        60.0, gt=0, description="between looks at whether elastic workers should be more or fewer"
+    )
     rollout_actors: int = Field(0, ge=0, description="Ray actors that play episodes; 0 = in this process")
     slots: int = Field(32, ge=1, description="episodes in play at a time in one actor")
     cpus_per_worker: float = Field(1.0, gt=0)
@@ -93,6 +136,10 @@ class ResourcesConfig(Settings):
     )
     max_failures: int = Field(3, ge=0, description="restarts of the learner workers before giving up")
     timeout_s: float = Field(300.0, gt=0, description="longest wait for another worker or an actor")
+
+    @property
+    def min_workers(self) -> int:
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
 
 
 class RunConfig(Settings):
@@ -139,6 +186,20 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
     own = validate(schema, settings, where, "algorithm.")
     rest = {k: v for k, v in values.items() if k != "algorithm"}
     config = validate(RunConfig, rest, where, "")
+    config = config.model_copy(update={"algorithm": own})
+    _check_decoding(config, where)
+    _check_offload(config.optimizer, where)
+    _check_model(config, where)
+    _check_workers(config.resources, where)
+    if config.online.max_staleness and not config.resources.rollout_actors:
+        raise ConfigError(
+            f"{where}: online.max_staleness: {config.online.max_staleness} rounds ahead need "
+            f"resources.rollout_actors of at least 1; without actors nothing is played beside the learning"
+        )
+    return config
+
+
+def _check_decoding(config: RunConfig, where: str) -> None:
     if config.decoding.mode == "rerank" and get_task(config.task).actions is None:
         raise ConfigError(
             f"{where}: decoding.mode: rerank scores a task's fixed list of actions, and {config.task} has "
@@ -149,12 +210,49 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
             f"{where}: decoding.mode: propose chooses among candidates by Q, and {config.algo} has none; use "
             f"sample, or an algorithm with values (ilql, mc, cql)"
         )
-    if config.online.max_staleness and not config.resources.rollout_actors:
+
+
+def _check_offload(config: OptimizerConfig, where: str) -> None:
+    """What would have no effect is refused, not ignored (as DeepSpeed does below these stages)."""
+    places = {"offload_optimizer": config.offload_optimizer, "offload_param": config.offload_param}
+    for key, place in places.items():
+        if place == "none":
+            continue
+        least = 1 if (key, place) == ("offload_optimizer", "cpu") else 3
+        if config.engine != "deepspeed" or config.zero_stage < least:
+            raise ConfigError(
+                f"{where}: optimizer.{key}: found {place!r}, which needs engine deepspeed and zero_stage "
+                f"{'3' if least == 3 else '1, 2 or 3'}, not {config.engine} and {config.zero_stage}"
+            )
+    if ("nvme" in places.values()) != (config.nvme_path is not None):
         raise ConfigError(
-            f"{where}: online.max_staleness: {config.online.max_staleness} rounds ahead need "
-            f"resources.rollout_actors of at least 1; without actors nothing is played beside the learning"
+            f"{where}: optimizer.nvme_path: found {config.nvme_path!r}; it goes with offload_optimizer or "
+            f"offload_param nvme, and they with it"
         )
-    return config.model_copy(update={"algorithm": own})
+
+
+def _check_model(config: RunConfig, where: str) -> None:
+    model, sharded = config.model, config.optimizer.engine == "deepspeed" and config.optimizer.zero_stage == 3
+    if model.compile and (sharded or model.gradient_checkpointing):
+        other = "optimizer.zero_stage 3" if sharded else "model.gradient_checkpointing"
+        raise ConfigError(
+            f"{where}: model.compile: found {model.compile!r}, but torch.compile does not get through what "
+            f"{other} adds to a layer; leave one of them out"
+        )
+    if model.lora is not None and getattr(config.algorithm, "trunk_start", "clone") == "fresh":
+        raise ConfigError(
+            f"{where}: algorithm.trunk_start: found 'fresh', but model.lora keeps a trunk's weights, and new "
+            f"ones know nothing; use clone"
+        )
+
+
+def _check_workers(config: ResourcesConfig, where: str) -> None:
+    elastic = isinstance(config.workers, tuple) and not config.gpus_per_worker
+    if elastic and config.rollout_actors and config.actor_resource is None:
+        raise ConfigError(
+            f"{where}: resources.workers: elastic workers would take the CPUs of the rollout actors; keep "
+            f"these to nodes of their own (resources.actor_resource), or ask for one number of workers"
+        )
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

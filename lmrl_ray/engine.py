@@ -323,7 +323,17 @@ def _deepspeed_config(config: OptimizerConfig, trainable: int) -> dict[str, Any]
             "stage3_param_persistence_threshold": 0,
             # DeepSpeed allocates the whole bucket, 2 GB by default, however small the model.
             "reduce_bucket_size": min(500_000_000, trainable),
+            **_offloads(config),
         },
+    }
+
+
+def _offloads(config: OptimizerConfig) -> dict[str, Any]:
+    places = {"offload_optimizer": config.offload_optimizer, "offload_param": config.offload_param}
+    return {
+        key: {"device": place, "pin_memory": torch.cuda.is_available(), "nvme_path": config.nvme_path}
+        for key, place in places.items()
+        if place != "none"
     }
 
 

@@ -25,7 +25,7 @@ from algos.play import context_rule
 from algos.policy import load_policy
 from algos.tokens import TokenEpisode
 from envs.registry import get_task
-from lmrl_ray import checkpoint
+from lmrl_ray import checkpoint, scaling
 from lmrl_ray.config import OptimizerConfig, RunConfig, parse
 from lmrl_ray.data import EpisodeDataset, outcomes
 from lmrl_ray.engine import Engine, make_engine
@@ -105,11 +105,13 @@ class _Loop:
         found = checkpoint.latest(job.checkpoints)
         language_model = _language_model(job.start)
         torch.manual_seed(config.seed)
+        scaling.prepare(language_model, config.model)
         algorithm = get_algorithm(config.algo)(config.algorithm, language_model)
         self.step = checkpoint.load_model(found, algorithm) if found else 0
         self.engine: Engine = make_engine(algorithm, config.optimizer)
         if found:
             self.engine.load_optimizer_state(checkpoint.load_optimizer(found))
+        scaling.compile_trunks(algorithm, config.model)
         self.algorithm: Algorithm = algorithm
         self.group = WorkerGroup(config.training.micro_batch_tokens, self.engine.sum, self.engine.max)
         self.source = self._source(language_model)

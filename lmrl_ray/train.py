@@ -29,7 +29,7 @@ import yaml
 from algos import models
 from algos.base import get_algorithm
 from envs.registry import get_task
-from lmrl_ray import checkpoint, data, mlflow_store
+from lmrl_ray import checkpoint, data, mlflow_store, scaling
 from lmrl_ray.config import ConfigError, RunConfig, merge, parse
 from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
@@ -73,6 +73,7 @@ class Hooks:
 
 def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -> TrainedRun:
     """Start a run and see it through. A run that fails is marked so, and can be resumed."""
+    scaling.check_machine(config)
     folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
     try:
         files, tracker = _set_up(config, folder, out, hooks)
@@ -88,6 +89,7 @@ def _set_up(config: RunConfig, folder: Path, out: Path, hooks: Hooks) -> tuple[R
     write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
     dataset = task_dataset(config, out, hooks.display)
     start = _start(config, folder, out, dataset, hooks)
+    scaling.check_model(start, config.model)
     tracker = Tracker(out, folder, parent_id=hooks.parent_run)
     tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
     tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
@@ -104,6 +106,7 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
     if not (folder / "run.json").is_file():
         raise ConfigError(f"{folder}: it stopped before training began; start it again with `lmrl train`")
+    scaling.check_machine(config)
     files = RunFiles(**json.loads((folder / "run.json").read_text()))
     found = checkpoint.latest(folder / "checkpoints")
     if found is not None and checkpoint.read_manifest(found).step >= config.training.steps:

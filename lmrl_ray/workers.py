@@ -52,6 +52,7 @@ def learn_on_workers(job: LearnerJob, config: RunConfig, callbacks: tuple[Any, .
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=int(resources.timeout_s)),
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers,
+            elastic_resize_monitor_interval_s=resources.resize_every_s,
             use_gpu=gpu,
             resources_per_worker=learner_bundle(resources),
         ),

@@ -112,7 +112,10 @@ def train(
     model: Annotated[str | None, typer.Option(help="tiny, small, a Hugging Face name or a folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file.")] = None,
     settings: Settings = None,
-    workers: Annotated[int | None, typer.Option(help="Learner workers; 0 = this process.", min=0)] = None,
+    workers: Annotated[
+        str | None,
+        typer.Option(help="Learner workers; 0 = this process; 1-4: as many as fit."),
+    ] = None,
     rollout_actors: Annotated[
         int | None, typer.Option(help="Actors that play episodes; 0 = this process.", min=0)
     ] = None,

@@ -14,13 +14,14 @@ def train_options(
     data: Path | None,
     init: str | None,
     model: str | None,
-    workers: int | None,
+    workers: str | None,
     rollout_actors: int | None,
     seed: int | None,
     plugins: list[str] | None,
 ) -> dict[str, Any]:
     """Only what was given: the rest keeps its value from files and defaults."""
-    resources = {"workers": workers, "rollout_actors": rollout_actors}
+    counts = None if workers is None else parse_workers(workers)
+    resources = {"workers": counts, "rollout_actors": rollout_actors}
     given: dict[str, Any] = {
         "data": None if data is None else str(data),
         "init": init,
@@ -30,6 +31,17 @@ def train_options(
         "plugins": absolute(plugins or []) or None,
     }
     return {k: v for k, v in given.items() if v is not None}
+
+
+def parse_workers(text: str) -> int | list[int]:
+    """`2`, or `1-4` for elastic workers."""
+    try:
+        counts = [int(part) for part in text.split("-")]
+    except ValueError:
+        counts = []
+    if len(counts) not in (1, 2):
+        raise typer.BadParameter(f"--workers {text}: expected a number, or LEAST-MOST as in 1-4")
+    return counts[0] if len(counts) == 1 else counts
 
 
 def refuse_with_resume(**given: object) -> None:
