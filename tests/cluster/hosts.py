@@ -1,6 +1,6 @@
 """Hosts made of namespaces: each has a network, processes, /dev/shm, /tmp/ray and home of its own, and sshd.
 
-A host lives as long as its first process. Nothing of it lies in the namespaces of the machine itself (no link,
+A host lives as long as its first process. Nothing of it is in the namespaces of the machine itself (no link,
 no mount, no name): when that process is killed, or the test is, the kernel takes everything away.
 """
 
@@ -156,8 +156,9 @@ class Hosts:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
             target.chmod(0o700)
-        known = "".join(f"{a} {n}\n" for a, n in self.names.items())
-        (folder / "hosts").write_text(f"127.0.0.1 localhost\n{known}")
+        # Debian's installer writes such a second line: the host's own name is loopback to itself.
+        known = ["127.0.0.1 localhost", f"127.0.1.1 {name}", *(f"{a} {n}" for a, n in self.names.items())]
+        (folder / "hosts").write_text("".join(f"{line}\n" for line in known))
         user = f"{USER}:x:0:0::{self.home}:/bin/bash\n"
         (folder / "passwd").write_text(user + Path("/etc/passwd").read_text())
         (folder / "sshd_config").write_text(_SSHD.format(ssh=self.ssh))

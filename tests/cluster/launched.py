@@ -1,4 +1,4 @@
-"""The cluster on hosts of its own: `ray up` of the shipped cluster.local.yaml, from a host that is the laptop."""
+"""The cluster on hosts of its own: `ray up` of the shipped cluster.local.yaml, typed on one more host."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 
 from hosts import ROOT, Host, Hosts
-from under_test import KINDS, ClusterUnderTest, say, wait_until
+from under_test import KINDS, LIMIT_S, ClusterUnderTest, say, wait_until
 
 SHIPPED = ROOT / "cluster.local.yaml"
 HEAD = "192.0.2.10"
 """As in the shipped file, whose user and path of the key stay as well: these networks touch no other."""
 WORKERS = [f"192.0.2.{11 + i}" for i in range(len(KINDS))]
 _HAS_GPU = "#!/bin/sh\necho 'GPU 0: none, but the launcher shall take this host for one that has'\n"
-_UP_S, _JOIN_S, _TUNNEL_S, _DOWN_S = 300.0, 180.0, 60.0, 120.0
 
 
 def filled_in(shipped: str) -> str:
@@ -58,18 +57,18 @@ class LaunchedCluster(ClusterUnderTest):
         self.workers = [self._add_worker(i, kind) for i, kind in enumerate(KINDS)]
         self._file.write_text(filled_in(SHIPPED.read_text()))
         began = time.monotonic()
-        self._typed("ray", "get-auth-token", "--generate", timeout_s=60)
-        self._typed("ray", "up", "-y", self._file, timeout_s=_UP_S)
+        self._typed("ray", "get-auth-token", "--generate")
+        self._typed("ray", "up", "-y", self._file)
         say(f"ray up: {time.monotonic() - began:.0f} s")
         with self._tunnel_log.open("w") as log:
             tunnel = self.command("ray", "dashboard", self._file)
             self._tunnel = subprocess.Popen(tunnel, stdout=log, stderr=log)
-        wait_until(self._reaches_the_dashboard, "the tunnel", _TUNNEL_S)
-        wait_until(lambda: len(self.nodes()) == 1 + len(KINDS), "all hosts in the cluster", _JOIN_S)
+        wait_until(self._reaches_the_dashboard, "the tunnel")
+        wait_until(lambda: len(self.nodes()) == 1 + len(KINDS), "all hosts in the cluster")
         say(f"all {1 + len(KINDS)} hosts are in: {time.monotonic() - began:.0f} s")
 
     def down(self) -> None:
-        self._typed("ray", "down", "-y", self._file, timeout_s=_DOWN_S)
+        self._typed("ray", "down", "-y", self._file)
 
     def left_over(self) -> list[str]:
         lines = [line for host in (self.head, *self.workers) for line in host.command_lines()]
@@ -89,8 +88,8 @@ class LaunchedCluster(ClusterUnderTest):
         files = {"bin/nvidia-smi": _HAS_GPU} if kind == "learner" else {}
         return self._hosts.add(f"worker{number + 1}", files)
 
-    def _typed(self, *command: object, timeout_s: float) -> None:
-        done = subprocess.run(self.command(*command), capture_output=True, text=True, timeout=timeout_s)
+    def _typed(self, *command: object) -> None:
+        done = subprocess.run(self.command(*command), capture_output=True, text=True, timeout=LIMIT_S)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
 
     def _reaches_the_dashboard(self) -> bool:

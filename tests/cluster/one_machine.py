@@ -38,11 +38,11 @@ class OneMachineCluster(ClusterUnderTest):
         }
         with ExitStack() as stack:
             stack.enter_context(_environment(variables))
-            # Of its own, or else every other Ray of this machine would find this one; sockets' paths are short.
+            # Its own, or every other Ray of this machine would find this one; short, for sockets.
             temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-"))
             self._start(temporary)
             stack.callback(self._cluster.shutdown)
-            wait_until(lambda: len(self.nodes()) == 1 + len(KINDS), "all nodes in the cluster", 60)
+            wait_until(lambda: len(self.nodes()) == 1 + len(KINDS), "all nodes in the cluster")
             self._stack = stack.pop_all()
         return self
 

@@ -13,6 +13,8 @@ from typing import Any
 
 KINDS = ("learner", "learner", "learner", "simulator")
 """Of the nodes beside the head. Two learners work, the third is there for when one is lost."""
+LIMIT_S = 300.0
+"""Longest wait for anything: it ends a test that hangs."""
 _POLL_S = 0.1
 
 
@@ -60,10 +62,10 @@ class ClusterUnderTest(ABC):
             process.kill()
             process.communicate()
 
-    def answer(self, *arguments: object, timeout_s: float = 60.0) -> str:
+    def answer(self, *arguments: object) -> str:
         """What a command of ours prints that ends well."""
         with self.lmrl(*arguments) as process:
-            return ended_well(process, timeout_s)
+            return ended_well(process)
 
     def nodes(self) -> dict[str, dict[str, float]]:
         """The resources of each node that is alive, by its id."""
@@ -80,29 +82,27 @@ class ClusterUnderTest(ABC):
     def _ask(self, kind: str) -> list[dict[str, Any]]:
         script = Path(__file__).with_name("ask_dashboard.py")
         asked = self.command("python", script, self.dashboard, kind)
-        found = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+        found = subprocess.run(asked, capture_output=True, text=True, timeout=LIMIT_S)
         assert found.returncode == 0, found.stderr
         answer: list[dict[str, Any]] = json.loads(found.stdout)
         return answer
 
 
-def ended_well(process: subprocess.Popen[str], timeout_s: float) -> str:
+def ended_well(process: subprocess.Popen[str]) -> str:
     """Wait for a process's end with 0; what it printed."""
-    stdout, stderr = process.communicate(timeout=timeout_s)
+    stdout, stderr = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, f"it ended with {process.returncode}:\n{stdout}{stderr}"
     return stdout
 
 
-def wait_until(
-    true: Callable[[], Any], what: str, timeout_s: float, process: subprocess.Popen[str] | None = None
-) -> Any:
+def wait_until(true: Callable[[], Any], what: str, process: subprocess.Popen[str] | None = None) -> Any:
     """The first true answer. AssertionError when it takes too long, or the process ends before."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + LIMIT_S
     while not (answer := true()):
         if process is not None and process.poll() is not None:
             stdout, stderr = process.communicate()
             raise AssertionError(f"{what}: it ended before:\n{stdout}{stderr}")
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
+        assert time.monotonic() < deadline, f"{what}: not within {LIMIT_S:g} s"
         time.sleep(_POLL_S)
     return answer
 
