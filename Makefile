@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A file's tests stay together: they share what is costly to start.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-fast check bench install
+.PHONY: demo test test-fast test-cluster check bench install
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -16,6 +16,11 @@ test: check
 
 test-fast: $(VENV)/installed-dev
 	$(PYTEST) -m "not slow"
+
+# As root: hosts are made of namespaces. Where those are forbidden it says so and does less.
+test-cluster: $(VENV)/installed-dev
+	sh tools/install_host_tools.sh
+	$(BIN)/python -m pytest tests/cluster -s -rA
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -225,7 +225,13 @@ def _tune(plan: _Plan, folder: Path, out: Path, seed: int, max_concurrent: int |
             scheduler=scheduler,
             search_alg=BasicVariantGenerator(random_state=seed, max_concurrent=max_concurrent or 0),
         ),
-        run_config=tune.RunConfig(name=folder.name, storage_path=str(folder.parent), verbose=0),
+        run_config=tune.RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            verbose=0,
+            # A lost node ends its trials: they go on elsewhere from their checkpoints.
+            failure_config=tune.FailureConfig(max_failures=base.resources.max_failures),
+        ),
     )
     return _fit(tuner)
 

@@ -42,14 +42,16 @@ def learn_on_workers(job: LearnerJob, config: RunConfig, callbacks: tuple[Any, .
     resources = config.resources
     ensure_ray(resources)
     from ray import train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from lmrl_ray.interfaces import OwnInterfaceConfig
 
     storage, name = job.checkpoints.parent, job.checkpoints.name
     gpu = resources.gpus_per_worker > 0
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"job": job},
-        torch_config=TorchConfig(backend="nccl" if gpu else "gloo", timeout_s=int(resources.timeout_s)),
+        torch_config=OwnInterfaceConfig("nccl" if gpu else "gloo", timeout_s=int(resources.timeout_s)),
         scaling_config=train.ScalingConfig(
             num_workers=resources.workers,
             elastic_resize_monitor_interval_s=resources.resize_every_s,
@@ -84,7 +86,6 @@ def _environment() -> dict[str, str]:
         "TORCHDYNAMO_DISABLE": "1",
         "PYTHONWARNINGS": "ignore::FutureWarning",
     }
-    # Where a host's name does not resolve, gloo needs to be told the interface.
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         if name in os.environ:
             variables[name] = os.environ[name]

@@ -24,6 +24,13 @@ def test_learners_and_actors_ask_for_a_share_of_their_own_resource():
     assert actor_bundle(resources) == {"CPU": 1.0, "GPU": 0.25, "simulator": 0.01}
 
 
+def test_a_workers_interface_is_the_one_with_the_nodes_address():
+    from lmrl_ray.interfaces import interface_of
+
+    assert interface_of("127.0.0.1") == "lo"
+    assert interface_of("192.0.2.1") is None
+
+
 @pytest.mark.slow
 def test_actors_land_on_the_nodes_of_their_kind_and_a_late_node_is_waited_for():
     script = Path(__file__).with_name("two_kinds_of_nodes.py")
