@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,9 @@ def play(
     actions = None if spec.actions is None else [policy.codec.encode(a) for a in spec.actions]
     sampler = Sampler(policy, decoding, slots, spec.max_action_tokens, actions)
     rule = context_rule(spec, policy.max_tokens)
+    if decoding.mode == "rerank" and actions:
+        # A listed action may be longer than what is ever sampled, and is scored whole.
+        rule = replace(rule, reserve=max(rule.reserve, *map(len, actions)))
     tables = [_Table(spec, make_env(), policy, rule, name) for _ in range(slots)]
     waiting = iter(queue)
     while True:

@@ -17,9 +17,6 @@ _SHARE = 0.01
 """Of a custom resource, for each actor: enough to keep it to the nodes that have any."""
 _POLL_S = 1.0
 
-ACTOR_ENVIRONMENT = {"env_vars": {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}}
-"""Of actors that share a machine's cores."""
-
 
 def ensure_ray(resources: ResourcesConfig) -> Any:
     """Connect (once) and return the `ray` module.
@@ -88,7 +85,8 @@ def learner_bundle(resources: ResourcesConfig) -> dict[str, float]:
 
 def actor_bundle(resources: ResourcesConfig) -> dict[str, float]:
     """What one rollout actor takes."""
-    return _without_zeros({"CPU": 1.0, "GPU": resources.gpus_per_actor}) | share_of(resources.actor_resource)
+    bundle = {"CPU": resources.cpus_per_actor, "GPU": resources.gpus_per_actor}
+    return _without_zeros(bundle) | share_of(resources.actor_resource)
 
 
 def _without_zeros(bundle: dict[str, float]) -> dict[str, float]:

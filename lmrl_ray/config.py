@@ -35,6 +35,15 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 Offload = Literal["none", "cpu", "nvme"]
 
 
+def _part_or_whole(gpus: float) -> float:
+    if gpus > 1 and gpus != int(gpus):
+        raise ValueError("should be a part of one GPU (at most 1) or a whole number of them")
+    return gpus
+
+
+Gpus = Annotated[float, AfterValidator(_part_or_whole)]
+
+
 class OptimizerConfig(Settings):
     """The engine and its optimiser."""
 
@@ -122,8 +131,15 @@ class ResourcesConfig(Settings):
     slots: int = Field(32, ge=1, description="episodes in play at a time in one actor")
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
-    gpus_per_actor: float = Field(0.0, ge=0)
-    gpus_per_simulator: float = Field(0.0, ge=0, description="of the actor that env.simulator=lm:PATH is in")
+    cpus_per_actor: float = Field(1.0, ge=0.001, description="of a rollout actor; actors may share a CPU")
+    gpus_per_actor: Gpus = Field(0.0, ge=0, description="of a rollout actor; actors may share a GPU")
+    gpus_per_simulator: Gpus = Field(0.0, ge=0, description="of the actor that env.simulator=lm:PATH is in")
+    max_failed_share: float = Field(
+        0.5, ge=0, lt=1, description="of a round's or an evaluation's episodes; beyond it the run stops"
+    )
+    heartbeat_s: float = Field(
+        30.0, ge=0, description="between lines that say how the episodes get on; 0 for none"
+    )
     learner_resource: str | None = Field(
         None, description="custom resource of the nodes that learner workers are kept to"
     )

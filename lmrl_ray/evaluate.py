@@ -12,11 +12,13 @@ import numpy as np
 from algos.play import EpisodeRequest, PlayedEpisode
 from envs.core import Episode, ScriptedPolicy
 from envs.registry import TaskSpec, get_task
-from lmrl_ray.config import ConfigError, RunConfig
+from lmrl_ray.config import ConfigError, ResourcesConfig, RunConfig
+from lmrl_ray.heartbeat import Tally, heartbeat
 from lmrl_ray.rollout import LocalRollouts, Rollouts, Setting
 from lmrl_ray.seeding import episode_seed
 
 Protocol = Literal["quick", "paper"]
+_DEFAULTS = ResourcesConfig()
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,25 @@ def evaluate(
 
 def evaluate_policy_folder(config: RunConfig, folder: Path, episodes: int) -> Score:
     """Score the policy in a folder in this process."""
-    rollouts = LocalRollouts(config.resources.slots)
+    rollouts = LocalRollouts(config.resources)
     rollouts.set_policy(folder)
     return evaluate(rollouts, setting_of(config), episodes=episodes, seed=config.seed).score
 
 
 def evaluate_baseline(
-    spec: TaskSpec, name: str, *, episodes: int, seed: int, env: dict[str, Any] | None = None
+    spec: TaskSpec,
+    name: str,
+    *,
+    episodes: int,
+    seed: int,
+    env: dict[str, Any] | None = None,
+    resources: ResourcesConfig = _DEFAULTS,
 ) -> Score:
     """Score one of the task's scripted policies on the same episodes."""
-    return evaluate_scripted(spec, spec.baseline(name), name, episodes=episodes, seed=seed, env=env).score
+    policy = spec.baseline(name)
+    return evaluate_scripted(
+        spec, policy, name, episodes=episodes, seed=seed, env=env, resources=resources
+    ).score
 
 
 def evaluate_scripted(
@@ -120,17 +131,24 @@ def evaluate_scripted(
     episodes: int,
     seed: int,
     env: dict[str, Any] | None = None,
+    resources: ResourcesConfig = _DEFAULTS,
 ) -> Evaluation:
-    """Play a policy that needs no tokens, in this process, and score it."""
+    """Play a policy that needs no tokens, in this process, and score it.
+
+    RolloutError when more than `resources.max_failed_share` of the episodes fail.
+    """
     arguments = env or {}
     simulator = spec.make(**arguments)
     played = []
-    for r in requests_for(spec, episodes, seed, arguments):
-        try:
-            episode = spec.play(simulator, policy, r.seed, r.task_id)
-        except Exception as error:
-            episode = failed_episode(spec, simulator.simulator, name, r, error)
-        played.append(PlayedEpisode(r.index, episode, None, cut_actions=0))
+    tally = Tally(episodes, resources.max_failed_share)
+    with heartbeat(resources.heartbeat_s, lambda: f"{spec.id}, {name}: {tally}"):
+        for r in requests_for(spec, episodes, seed, arguments):
+            try:
+                episode = spec.play(simulator, policy, r.seed, r.task_id)
+            except Exception as error:
+                episode = failed_episode(spec, simulator.simulator, name, r, error)
+            played.append(PlayedEpisode(r.index, episode, None, cut_actions=0))
+            tally.add([episode])
     return Evaluation(score(spec, name, played), [p.episode for p in played])
 
 

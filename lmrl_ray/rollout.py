@@ -20,6 +20,7 @@ from envs.registry import get_task
 from lmrl_ray.actors import ManagedActor, ManagedActors
 from lmrl_ray.cluster import ensure_ray, share_of
 from lmrl_ray.config import ResourcesConfig
+from lmrl_ray.heartbeat import Tally, heartbeat, say
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.simulators.hosting import SimulatorActors
 
@@ -86,8 +87,10 @@ class RolloutWorker(ManagedActor):
 class Rollouts(ABC):
     """Plays requested episodes with the current policy."""
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self, resources: ResourcesConfig) -> None:
+        self._slots = resources.slots
+        self._max_failed_share = resources.max_failed_share
+        self._heartbeat_s = resources.heartbeat_s
         self._versions = count()
 
     @abstractmethod
@@ -106,16 +109,27 @@ class Rollouts(ABC):
     ) -> list[PlayedEpisode]:
         """Play all requests, each exactly once, and return the episodes in their order.
 
-        `on_progress` is told the number of episodes that came back. RolloutError when a group fails
-        over and over.
+        An episode whose simulator failed comes back like the others, with `episode.error` set. On the way
+        a line tells how they get on. `on_progress` is told the number of episodes that came back.
+        RolloutError when a group fails over and over, or more than `resources.max_failed_share` of the
+        episodes have failed.
         """
         groups = [list(requests[i : i + self._slots]) for i in range(0, len(requests), self._slots)]
+        tally = Tally(len(requests), self._max_failed_share)
         played: dict[int, PlayedEpisode] = {}
-        for episodes in self._results(setting, groups):
-            played |= {e.index: e for e in episodes}
-            if on_progress:
-                on_progress(len(episodes))
+        with heartbeat(self._heartbeat_s, lambda: f"{setting.task}: {tally}, {self._state(groups)}"):
+            for episodes in self._results(setting, groups):
+                played |= {e.index: e for e in episodes}
+                tally.add(e.episode for e in episodes)
+                if on_progress:
+                    on_progress(len(episodes))
+        if tally.failed:
+            say(f"{setting.task}: {tally}; the first: {tally.first_failure}")
         return [played[r.index] for r in requests]
+
+    @abstractmethod
+    def _state(self, groups: Sequence[Group]) -> str:
+        """Where the groups are, in words."""
 
     def close(self) -> None:
         return
@@ -124,23 +138,28 @@ class Rollouts(ABC):
 class LocalRollouts(Rollouts):
     """In this process, one group after the other."""
 
-    def __init__(self, slots: int) -> None:
-        super().__init__(slots)
+    def __init__(self, resources: ResourcesConfig) -> None:
+        super().__init__(resources)
         self._worker = RolloutWorker()
+        self._in_flight = 0
 
     def set_policy(self, folder: Path) -> None:
         self._files = PolicyFiles.read(folder, next(self._versions))
 
     def _results(self, setting: Setting, groups: Sequence[Group]) -> Iterator[list[PlayedEpisode]]:
         for group in groups:
+            self._in_flight = len(group)
             yield self._worker.play(self._files, setting, group)
+
+    def _state(self, groups: Sequence[Group]) -> str:
+        return f"{self._in_flight} in flight in this process"
 
 
 class ActorRollouts(Rollouts):
     """Managed Ray actors: one that dies is replaced and loses nothing."""
 
     def __init__(self, resources: ResourcesConfig) -> None:
-        super().__init__(resources.slots)
+        super().__init__(resources)
         self._ray = ensure_ray(resources)
         self._simulators = SimulatorActors(self._ray, resources)
         self._actors = ManagedActors(
@@ -149,6 +168,7 @@ class ActorRollouts(Rollouts):
             resources.rollout_actors,
             title="rollout actor",
             timeout_s=resources.timeout_s,
+            cpus=resources.cpus_per_actor,
             gpus=resources.gpus_per_actor,
             custom=share_of(resources.actor_resource),
         )
@@ -170,10 +190,14 @@ class ActorRollouts(Rollouts):
         for _, episodes in self._actors.play(calls):
             yield episodes
 
+    def _state(self, groups: Sequence[Group]) -> str:
+        in_flight = sum(len(groups[number]) for number in self._actors.dealt)
+        return f"{in_flight} in flight; {self._actors}"
+
 
 def make_rollouts(resources: ResourcesConfig) -> Rollouts:
     """Actors, or this process where `rollout_actors` is 0."""
-    return ActorRollouts(resources) if resources.rollout_actors else LocalRollouts(resources.slots)
+    return ActorRollouts(resources) if resources.rollout_actors else LocalRollouts(resources)
 
 
 def _belongs_to_policy(folder: Path, path: Path) -> bool:

@@ -42,9 +42,12 @@ def evaluate_policy(
     folder = find_policy(request.policy, out)
     config = _config(request, folder, seed)
     count = episodes_of(spec, request.protocol, request.episodes)
-    env = dict(config.env)
-    scores = [evaluate_baseline(spec, b, episodes=count, seed=seed, env=env) for b in spec.baselines]
-    rollouts = make_rollouts(config.resources)
+    env, resources = dict(config.env), config.resources
+    scores = [
+        evaluate_baseline(spec, b, episodes=count, seed=seed, env=env, resources=resources)
+        for b in spec.baselines
+    ]
+    rollouts = make_rollouts(resources)
     try:
         rollouts.set_policy(folder)
         with display.bar(f"evaluating {config.algo}", count) as bar:

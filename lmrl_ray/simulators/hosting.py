@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from envs.answering import Request
-from lmrl_ray.cluster import ACTOR_ENVIRONMENT, share_of
+from lmrl_ray.actors import ACTOR_ENVIRONMENT
+from lmrl_ray.cluster import share_of
 from lmrl_ray.config import ResourcesConfig
 from lmrl_ray.simulators import LM, SimulatorError, located
 from lmrl_ray.simulators.batching import BatchedModel

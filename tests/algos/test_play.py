@@ -376,6 +376,40 @@ def test_an_observation_too_long_for_the_model_fails_its_episode_and_the_others_
             assert result.tokens is None
 
 
+class Crescendo(TextEnv):
+    """Each line is a word longer than the last, until a model has read as much as it can."""
+
+    def privileged(self):
+        return {}
+
+    def _reset(self, task_id):
+        self._words = 1
+        return "goal\n"
+
+    def _step(self, action):
+        self._words += 1
+        return Outcome("goal " * self._words + "\n", 0.0, truncated=self._words > 40)
+
+    def _get_state(self):
+        return {}
+
+    def _set_state(self, state):
+        raise NotImplementedError
+
+
+def test_reranked_actions_longer_than_sampled_ones_leave_room_in_the_window_and_fail_no_other_episode():
+    actions = ("a\n", "move left and above the wall and left again\n")
+    spec = replace(CHATTER, max_action_tokens=1, window=1, actions=actions)
+    small = policy(positions=48)
+    longest = max(len(small.codec.encode(a)) for a in actions)
+    assert longest > 10
+    found = played(spec, make_env=Crescendo, who=small, wanted=requests(3), slots=2, mode="rerank")
+    for result in found.values():
+        latest = small.codec.encode(result.episode.segments[-1].text)
+        assert "the latest observation has" in result.episode.error
+        assert len(latest) + longest > 48 >= len(latest) - 8 + longest
+
+
 def test_what_an_episode_says_of_itself():
     found = played(wanted=[EpisodeRequest(index=4, seed=11, task_id=2)])[4].episode
     assert (found.task, found.seed, found.task_id, found.policy, found.simulator, found.error) == (

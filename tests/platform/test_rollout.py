@@ -1,8 +1,10 @@
 """Rollouts: the same episodes in this process, by one actor or by two, whatever happens to the actors."""
 
 import os
+import re
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -11,13 +13,14 @@ from algos.policy import Decoding
 from envs.registry import get_task
 from lmrl_ray import actors as actors_module
 from lmrl_ray.actors import RolloutError
-from lmrl_ray.config import ConfigError, ResourcesConfig
+from lmrl_ray.config import ResourcesConfig
 from lmrl_ray.evaluate import evaluate, requests_for
 from lmrl_ray.rollout import ActorRollouts, LocalRollouts, PolicyFiles, RolloutWorker, Setting
 
 EPISODES = 23
 SLOTS = 3
 PATIENCE_S = 8.0
+HERE = ResourcesConfig(slots=SLOTS)
 
 
 @pytest.fixture
@@ -36,7 +39,7 @@ def requests(toy):
 @pytest.fixture(scope="module")
 def undisturbed(toy, toy_policy):
     """The episodes of `requests`, played in this process."""
-    rollouts = LocalRollouts(SLOTS)
+    rollouts = LocalRollouts(HERE)
     rollouts.set_policy(toy_policy)
     setting = Setting("toy", {}, (toy,), Decoding(), "test")
     return rollouts.play(setting, requests_for(get_task("toy"), EPISODES, 5, {}))
@@ -87,13 +90,13 @@ def test_requests_come_back_in_their_order_with_their_seeds_and_tasks(undisturbe
 
 def test_the_number_of_slots_changes_no_episode(toy_policy, setting, requests, undisturbed):
     for slots in (1, 7, 64):
-        rollouts = LocalRollouts(slots)
+        rollouts = LocalRollouts(ResourcesConfig(slots=slots))
         rollouts.set_policy(toy_policy)
         assert [p.episode for p in rollouts.play(setting(), requests)] == [p.episode for p in undisturbed]
 
 
 def test_progress_counts_every_episode_once(toy_policy, setting, requests):
-    rollouts = LocalRollouts(SLOTS)
+    rollouts = LocalRollouts(HERE)
     rollouts.set_policy(toy_policy)
     counts = []
     rollouts.play(setting(), requests, counts.append)
@@ -101,7 +104,7 @@ def test_progress_counts_every_episode_once(toy_policy, setting, requests):
 
 
 def test_a_simulator_that_raises_costs_its_own_episode_only(toy_policy, setting, requests, undisturbed):
-    rollouts = LocalRollouts(SLOTS)
+    rollouts = LocalRollouts(HERE)
     rollouts.set_policy(toy_policy)
     played = rollouts.play(setting(raises_in=(1, 3)), requests)
     failed = {i for i in range(EPISODES) if i % 5 in (1, 3)}
@@ -115,11 +118,31 @@ def test_a_simulator_that_raises_costs_its_own_episode_only(toy_policy, setting,
     assert (score.failed, score.episodes) == (len(failed), EPISODES - len(failed))
 
 
-def test_a_simulator_that_always_raises_is_an_error_that_says_why(toy_policy, setting):
-    rollouts = LocalRollouts(SLOTS)
+def test_a_simulator_that_always_raises_stops_the_play_early_and_says_why(toy_policy, setting):
+    rollouts = LocalRollouts(HERE)
     rollouts.set_policy(toy_policy)
-    with pytest.raises(ConfigError, match="the simulator broke"):
-        evaluate(rollouts, setting(raises_in=(0, 1, 2, 3, 4)), episodes=5, seed=0)
+    counts = []
+    with pytest.raises(RolloutError, match=r"of 50 episodes failed.*the simulator broke"):
+        evaluate(rollouts, setting(raises_in=(0, 1, 2, 3, 4)), episodes=50, seed=0, on_progress=counts.append)
+    assert sum(counts) < 30
+
+
+def test_a_long_play_tells_how_its_episodes_get_on(toy_policy, setting, requests, capsys):
+    rollouts = LocalRollouts(ResourcesConfig(slots=SLOTS, heartbeat_s=0.05))
+    rollouts.set_policy(toy_policy)
+    rollouts.play(setting(raises_in=(1,)), requests, lambda _: time.sleep(0.1))
+    line = r"\d\d:\d\d:\d\d toy: \d+ of 23 episodes done, \d failed, [23] in flight in this process"
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 3
+    assert all(re.fullmatch(line, text) for text in lines[:-1])
+    assert "23 of 23 episodes done, 5 failed; the first: seed " in lines[-1]
+
+
+def test_a_short_play_says_nothing(toy_policy, setting, requests, capsys):
+    rollouts = LocalRollouts(HERE)
+    rollouts.set_policy(toy_policy)
+    rollouts.play(setting(), requests)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_worker_loads_the_policy_only_when_its_version_changes(toy_policy, setting, requests, monkeypatch):
@@ -133,7 +156,7 @@ def test_a_worker_loads_the_policy_only_when_its_version_changes(toy_policy, set
 
 
 def test_a_new_policy_is_played_from_then_on(toy_policy, other_policy, setting, requests, undisturbed):
-    rollouts = LocalRollouts(SLOTS)
+    rollouts = LocalRollouts(HERE)
     rollouts.set_policy(other_policy)
     other = rollouts.play(setting(), requests)
     assert all(a.episode.text != b.episode.text for a, b in zip(other, undisturbed, strict=True))
@@ -187,13 +210,31 @@ def test_the_policy_is_put_once_for_all_actors_and_calls(
 def test_an_actor_killed_in_the_middle_of_an_episode_changes_nothing(
     actors, setting, requests, undisturbed, tmp_path
 ):
-    before = pids(actors)
+    before, restarts = pids(actors), actors._actors.restarts
     counts, mark = [], tmp_path / "killed"
     played = actors.play(setting(kill_once=str(mark)), requests, counts.append)
     assert mark.exists()
     assert same(played, undisturbed)
+    assert actors._actors.restarts == restarts + 1
     assert sum(counts) == EPISODES
     assert len(set(before) & set(pids(actors))) == 1
+
+
+@pytest.mark.slow
+def test_the_line_of_actors_tells_what_is_in_flight_who_is_alive_and_restarts(
+    actors, setting, requests, capsys, monkeypatch
+):
+    monkeypatch.setattr(actors, "_heartbeat_s", 0.05)
+    actors.play(setting(), requests, lambda _: time.sleep(0.1))
+    line = (
+        r".* toy: (\d+) of 23 episodes done, 0 failed, (\d+) in flight; 2 of 2 rollout actors alive, \d+ .*"
+    )
+    found = [re.fullmatch(line, text) for text in capsys.readouterr().err.splitlines()]
+    assert len(found) >= 3
+    assert all(found)
+    # At most the group that is played and the next one of each actor; all that is not done at most.
+    assert all(int(f[2]) <= min(2 * 2 * SLOTS, EPISODES - int(f[1]) + SLOTS) for f in found)
+    assert any(int(f[2]) for f in found)
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def test_rollout_actors_share_one_simulator_that_answers_in_batches(rollouts, se
     assert {p.episode.simulator for p in played} == {"lm"}
     assert [p.episode.error for p in played] == [None] * EPISODES
 
-    here = LocalRollouts(5)
+    here = LocalRollouts(ResourcesConfig(slots=5))
     here.set_policy(folders / "policy")
     assert [p.episode for p in played] == [p.episode for p in here.play(setting, requests)]
 
