@@ -213,6 +213,10 @@ def _following(job: LearnerJob, config: RunConfig, tracker: Tracker, hooks: Hook
             if entries:
                 bar.at(entries[-1].step, entries[-1].metrics)
                 tracker.log(entries)
+            if config.resources.workers and hooks.on_metrics:
+                # They are elsewhere; a learner in this process tells it itself.
+                for entry in entries:
+                    hooks.on_metrics(entry.step, entry.metrics)
 
         def loop() -> None:
             while not stop.wait(0.5):

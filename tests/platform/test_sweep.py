@@ -6,66 +6,14 @@ import signal
 import time
 
 import pytest
-import yaml
+from sweeps import STEPS, runs_of
 
 from lmrl_ray.config import ConfigError
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import configs_folder, resolve_config
-from lmrl_ray.sweep import nested, read_sweep, run_sweep, trial_config
-from lmrl_ray.tracking import import_mlflow, tracking_uri
+from lmrl_ray.sweep import read_sweep, run_sweep, trial_config
+from lmrl_ray.sweep.config import nested
 from lmrl_ray.train import Hooks
-
-STEPS = 4
-
-
-@pytest.fixture
-def sweep_file(toy, toy_policy, toy_data, tmp_path):
-    """A sweep's file; keywords replace its entries."""
-
-    def write(name="toy_sweep", **over):
-        values = {
-            "algo": "bc",
-            "task": "toy",
-            "trials": 4,
-            "metric": "eval/return",
-            "config": {
-                "plugins": [toy],
-                "init": str(toy_policy),
-                "data": str(toy_data),
-                "optimizer": {"engine": "torch", "warmup_steps": 0},
-                "training": {
-                    "steps": STEPS,
-                    "batch_episodes": 4,
-                    "eval_every": 1,
-                    "eval_episodes": 5,
-                    "save_every": 1,
-                },
-            },
-            "space": {"optimizer.lr": {"loguniform": [1.0e-4, 1.0e-2]}, "decoding.top_k": {"choice": [5, 9]}},
-            "asha": {"grace_steps": 1, "reduction_factor": 2},
-        }
-        config = over.pop("config", {})
-        values = {**values, **over}
-        for section, entries in config.items():
-            old = values["config"].get(section)
-            values["config"][section] = {**old, **entries} if isinstance(old, dict) else entries
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def client(out):
-    return import_mlflow().MlflowClient(tracking_uri(out))
-
-
-def runs_of(client):
-    """By name."""
-    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert len({r.info.run_name for r in found}) == len(found)
-    return {r.info.run_name: r for r in found}
 
 
 @pytest.mark.parametrize(
@@ -126,7 +74,7 @@ def test_the_sweep_that_comes_with_the_project_is_sound():
     sweep, base = read_sweep(configs_folder() / "ilql_maze.yaml", 0)
     assert (base.algo, base.task) == ("ilql", "maze-fo")
     assert {"algorithm.tau", "decoding.beta", "optimizer.lr"} <= set(sweep.space)
-    assert sweep.asha is not None
+    assert sweep.scheduler == "asha"
 
 
 @pytest.mark.slow
@@ -164,7 +112,12 @@ def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(
 
 @pytest.mark.slow
 def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(sweep_file, out, client, ray_cluster):
-    broken = {"config": {"env": {"raises_in": [0, 1, 2, 3, 4]}}, "trials": 1, "asha": None}
+    broken = {
+        "config": {"env": {"raises_in": [0, 1, 2, 3, 4]}},
+        "trials": 1,
+        "scheduler": "none",
+        "asha": None,
+    }
     with pytest.raises(ConfigError, match=r"no trial was scored.*the simulator broke"):
         run_sweep(sweep_file(**broken), out, 0, Hooks(Display(quiet=True)), max_concurrent=1)
     assert {r.info.status for r in runs_of(client).values()} == {"FAILED"}
@@ -172,7 +125,7 @@ def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(sweep_file, out
 
 @pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_is_resumed_where_it_was(sweep_file, out, client, started):
-    file = sweep_file(asha=None, trials=3)
+    file = sweep_file(scheduler="none", asha=None, trials=3)
     first = started("sweep", file, "--out", out, "--max-concurrent", 1, "--json")
     while not list(out.glob("toy_sweep-*/evaluation.json")):
         assert first.poll() is None, first.stderr.read()
