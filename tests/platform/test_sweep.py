@@ -99,15 +99,29 @@ def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(
     assert {t.status for t in result.trials} <= {"done", "stopped"}
     assert "done" in {t.status for t in result.trials}
     for trial in result.trials:
+        whole = (out / trial.name / "evaluation.json").is_file()
+        assert whole or trial.status == "stopped"
         history = client.get_metric_history(runs[trial.name].info.run_id, "eval/return")
         assert [m.step for m in history][: trial.steps] == list(range(1, trial.steps + 1))
         drawn = float(runs[trial.name].data.params["optimizer.lr"])
         assert drawn == pytest.approx(trial.parameters["optimizer.lr"])
 
+    shown = {a.path for a in client.list_artifacts(parent.info.run_id, "summary")}
+    assert shown == {"summary/best.yaml", "summary/coordinates.png"}
+    assert result.picture.read_bytes().startswith(b"\x89PNG")
     best = resolve_config("bc", "toy", file=result.best_config)
     assert best.optimizer.lr == pytest.approx(result.trials[0].parameters["optimizer.lr"])
     assert best.decoding.top_k == result.trials[0].parameters["decoding.top_k"]
     assert json.loads(json.dumps(result.summary()))["trials"][0]["name"] == result.trials[0].name
+
+
+@pytest.mark.slow
+def test_a_trial_that_learns_on_workers_is_scored(sweep_file, out, ray_cluster):
+    workers = {"resources": {"workers": 1, "rollout_actors": 1}}
+    file = sweep_file(config=workers, trials=1, scheduler="none", asha=None)
+    (trial,) = run_sweep(file, out, 0, Hooks(Display(quiet=True))).trials
+    assert (trial.status, trial.steps) == ("done", STEPS)
+    assert trial.score is not None
 
 
 @pytest.mark.slow
@@ -125,7 +139,7 @@ def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(sweep_file, out
 
 @pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_is_resumed_where_it_was(sweep_file, out, client, started):
-    file = sweep_file(scheduler="none", asha=None, trials=3)
+    file = sweep_file(search="optuna", scheduler="none", asha=None, trials=3)
     first = started("sweep", file, "--out", out, "--max-concurrent", 1, "--json")
     while not list(out.glob("toy_sweep-*/evaluation.json")):
         assert first.poll() is None, first.stderr.read()

@@ -5,7 +5,6 @@ import os
 import signal
 import time
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -24,6 +23,7 @@ from lmrl_ray.sweep.exploit import Exploit, adopt, exploits_of, note
 from lmrl_ray.sweep.tuning import _within
 from lmrl_ray.train import Hooks, read_config, resume, train
 
+STEPS = 8
 QUIET = Hooks(Display(quiet=True))
 PBT = {
     "algo": "ppo",
@@ -37,9 +37,8 @@ PBT = {
     },
     "pbt": {"interval_steps": 2, "quantile": 0.5},
     "config": {
-        "data": None,
         "online": {"episodes": 4, "epochs": 1},
-        "training": {"steps": 6, "eval_every": 2, "save_every": 2, "keep_checkpoints": 1},
+        "training": {"steps": STEPS, "eval_every": 2, "save_every": 2, "keep_checkpoints": 1},
     },
 }
 
@@ -53,7 +52,7 @@ PBT = {
         ({"config": {"resources": {"workers": 2}}}, r"resources\.workers: found 2.*in its own process"),
         ({"config": {"training": {"save_every": 3}}}, r"save_every: is 3.*needs a checkpoint at each; use 2"),
         ({"pbt": {"interval_steps": 3}}, r"interval_steps: found 3.*every 2 steps; use a multiple"),
-        ({"pbt": {"interval_steps": 6}}, r"interval_steps: found 6, but training ends after 6 steps"),
+        ({"pbt": {"interval_steps": 8}}, r"interval_steps: found 8, but training ends after 8 steps"),
         ({"space": {"training.batch_episodes": {"choice": [2, 4]}}}, r"only algorithm, optimizer, decoding"),
         ({"space": {"optimizer.schedule": {"choice": ["cosine"]}}}, r"only numbers can be perturbed"),
         ({"space": {"algorithm.initial_value": {"uniform": [-1, 0]}}}, r"shapes what a trial starts from"),
@@ -84,9 +83,7 @@ def test_a_kl_weight_that_nothing_steers_is_the_configurations_and_not_the_check
     assert float(steered.kl_weight) == pytest.approx(0.2)
 
 
-def test_a_run_goes_on_from_anothers_weights_and_optimiser_with_changed_values(
-    toy, toy_policy, toy_data, out
-):
+def test_a_run_goes_on_from_anothers_state_with_changed_values(toy, toy_policy, toy_data, out):
     options = {
         "plugins": [toy],
         "init": str(toy_policy),
@@ -131,8 +128,10 @@ def test_an_exploit_that_a_resume_repeats_counts_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_population_whose_driver_is_killed_goes_on_exploiting(sweep_file, out, client, started):
-    file = sweep_file(**PBT)
+def test_a_population_whose_driver_is_killed_goes_on(sweep_file, out, client, started, tmp_path):
+    # Trials of a second each would be over one after the other.
+    together = {"env": {"log": str(tmp_path / "log"), "meet": 2}}
+    file = sweep_file(**{**PBT, "config": {**PBT["config"], **together}})
     first = started("sweep", file, "--out", out, "--json")
     while not list(out.glob("toy_sweep-*/exploits.jsonl")):
         assert first.poll() is None, first.stderr.read()
@@ -144,17 +143,18 @@ def test_a_population_whose_driver_is_killed_goes_on_exploiting(sweep_file, out,
     printed, said = second.communicate(timeout=500)
     assert second.returncode == 0, said
     result = json.loads(printed)
-    assert [(t["status"], t["steps"]) for t in result["trials"]] == [("done", 6)] * 2
+    assert [(t["status"], t["steps"]) for t in result["trials"]] == [("done", STEPS)] * 2
     names = {t["name"] for t in result["trials"]}
     assert {r.info.status for r in runs_of(client).values()} == {"FINISHED"}
     assert set(runs_of(client)) == names | {"toy_sweep"}
     assert result["exploits"]
     for exploit in result["exploits"]:
         assert {exploit["trial"], exploit["donor"]} == names
-        assert exploit["step"] in (2, 4)
+        assert exploit["step"] in range(2, STEPS, 2)
     for trial in result["trials"]:
         config = yaml.safe_load((out / trial["name"] / "config.yaml").read_text())
         assert config["optimizer"]["lr"] == trial["parameters"]["optimizer.lr"]
         history = client.get_metric_history(runs_of(client)[trial["name"]].info.run_id, "eval/return")
-        assert [m.step for m in history] == [2, 4, 6]
-        assert np.isfinite([m.value for m in history]).all()
+        steps = [m.step for m in history]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == STEPS
