@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,23 @@ class Axis:
         return float((value - low) / (high - low))
 
 
-def draw_coordinates(axes: Sequence[Axis], path: Path) -> Path:
-    """Write the picture (PNG) of trials that all axes have a value of."""
+def draw_coordinates(axes: Sequence[Axis], path: Path, mode: Literal["max", "min"] = "max") -> Path:
+    """Write the picture (PNG) of trials that all axes have a value of; `mode` says which scores are good."""
+    figure_of(axes, mode).savefig(path, dpi=150)
+    return path
+
+
+def figure_of(axes: Sequence[Axis], mode: Literal["max", "min"] = "max") -> Figure:
+    """The worst trial's line first, so that better ones are drawn over it, in brighter colours."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(max(6.0, 2.0 * len(axes)), 4.5), layout="constrained")
     plot = figure.subplots()
     lines = np.stack([a.positions() for a in axes], axis=1)
-    # Better ones are drawn over worse ones.
-    for line in lines[np.argsort(lines[:, -1])]:
-        plot.plot(range(len(axes)), line, color=colormaps["viridis"](line[-1]), alpha=0.8)
+    quality = lines[:, -1] if mode == "max" else 1 - lines[:, -1]
+    for trial in np.argsort(quality):
+        plot.plot(range(len(axes)), lines[trial], color=colormaps["viridis"](quality[trial]), alpha=0.8)
     for x, axis in enumerate(axes):
         plot.axvline(x, color="0.7", zorder=0)
         for y, label in axis.ticks():
@@ -68,5 +77,4 @@ def draw_coordinates(axes: Sequence[Axis], path: Path) -> Path:
     plot.set_xticks(range(len(axes)), names, fontsize=8)
     plot.set(yticks=[], xlim=(-0.1, len(axes) - 0.6), ylim=(-0.05, 1.05))
     plot.spines[:].set_visible(False)
-    figure.savefig(path, dpi=150)
-    return path
+    return figure

@@ -37,6 +37,8 @@ def run_sweep(
     """Run the sweep of a file, or go on with one by name. Raises ConfigError."""
     out = out.resolve()
     if resume_name is not None:
+        if settings:
+            raise ConfigError(f"--resume {resume_name}: what a sweep began with stays; leave out --set")
         name, plan = resume_name, _read_plan(out / "sweeps" / resume_name)
         tracker = Tracker(out, name, run_id=plan.parent_run)
     else:
@@ -45,7 +47,7 @@ def run_sweep(
     with following_status(tracker):
         results = tune_plan(plan, folder, out, max_concurrent, restore=resume_name is not None)
         result = collect(results, plan, folder, out)
-        picture = draw_coordinates(axes_of(result, sweep), folder / "coordinates.png")
+        picture = draw_coordinates(axes_of(result, sweep), result.picture, sweep.mode)
         tracker.log_table([asdict(t) for t in result.trials], "trials.json")
         tracker.log_table([asdict(e) for e in result.exploits], "exploits.json")
         _log_files(tracker, [result.best_config, picture])

@@ -100,7 +100,8 @@ class _Reporter:
 
     def finish(self) -> None:
         for entry in self._scores()[-1:]:
-            self._tell(entry.step, entry.metrics)
+            if entry.step > self.told:
+                self._tell(entry.step, entry.metrics)
 
     def _scores(self) -> list[Entry]:
         return [e for e in read_journal(self.folder / "metrics.jsonl") if self.plan.metric in e.metrics]

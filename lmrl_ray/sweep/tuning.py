@@ -7,6 +7,7 @@ holds its process alone and the number of trials at a time is what keeps both gr
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from contextlib import redirect_stdout
@@ -33,6 +34,8 @@ def tune_plan(plan: Plan, folder: Path, out: Path, max_concurrent: int | None, r
     load_plugins(plan.base["plugins"])
     sweep, resources = SweepConfig.model_validate(plan.sweep), parse(plan.base, "sweep").resources
     asked = max_concurrent or sweep.max_concurrent
+    # A trial that began after Tune last wrote its state is lost to a resume; by default that is 10 seconds.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
     ray = ensure_ray(_resources_at_once(resources, asked or 1))
     from ray import tune
 

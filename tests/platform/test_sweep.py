@@ -15,6 +15,8 @@ from lmrl_ray.sweep import read_sweep, run_sweep, trial_config
 from lmrl_ray.sweep.config import nested
 from lmrl_ray.train import Hooks
 
+QUIET = Hooks(Display(quiet=True))
+
 
 @pytest.mark.parametrize(
     ("over", "message"),
@@ -40,7 +42,7 @@ from lmrl_ray.train import Hooks
 def test_a_sweeps_file_is_checked_before_anything_runs(sweep_file, out, over, message):
     there = sorted(p.name for p in out.iterdir())
     with pytest.raises(ValueError, match=message):
-        run_sweep(sweep_file(**over), out, 0, Hooks(Display(quiet=True)))
+        run_sweep(sweep_file(**over), out, 0, QUIET)
     assert sorted(p.name for p in out.iterdir()) == there
 
 
@@ -59,7 +61,12 @@ def test_both_ends_of_a_range_are_checked(sweep_file):
 
 def test_a_sweep_that_is_not_there_cannot_be_resumed(sweep_file, out):
     with pytest.raises(ConfigError, match="--resume never: there is no sweep of that name"):
-        run_sweep(sweep_file(), out, 0, Hooks(Display(quiet=True)), resume_name="never")
+        run_sweep(sweep_file(), out, 0, QUIET, resume_name="never")
+
+
+def test_what_a_sweep_began_with_cannot_be_changed_by_its_resume(sweep_file, out):
+    with pytest.raises(ConfigError, match="--resume some: what a sweep began with stays; leave out --set"):
+        run_sweep(sweep_file(), out, 0, QUIET, resume_name="some", settings=["seed=2"])
 
 
 def test_a_trials_configuration_is_the_shared_one_with_its_draw_on_top(sweep_file):
@@ -84,7 +91,7 @@ def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(
     # Trials work elsewhere: what the file names from here must be found from there.
     monkeypatch.chdir(toy_policy.parent)
     relative = {"init": toy_policy.name, "plugins": [os.path.relpath(toy)]}
-    result = run_sweep(sweep_file(config=relative), out, 0, Hooks(Display(quiet=True)), max_concurrent=2)
+    result = run_sweep(sweep_file(config=relative), out, 0, QUIET, max_concurrent=2)
     runs = runs_of(client)
     parent = runs.pop("toy_sweep")
     assert parent.info.run_id == result.mlflow_run
@@ -119,7 +126,7 @@ def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(
 def test_a_trial_that_learns_on_workers_is_scored(sweep_file, out, ray_cluster):
     workers = {"resources": {"workers": 1, "rollout_actors": 1}}
     file = sweep_file(config=workers, trials=1, scheduler="none", asha=None)
-    (trial,) = run_sweep(file, out, 0, Hooks(Display(quiet=True))).trials
+    (trial,) = run_sweep(file, out, 0, QUIET).trials
     assert (trial.status, trial.steps) == ("done", STEPS)
     assert trial.score is not None
 
@@ -133,7 +140,7 @@ def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(sweep_file, out
         "asha": None,
     }
     with pytest.raises(ConfigError, match=r"no trial was scored.*the simulator broke"):
-        run_sweep(sweep_file(**broken), out, 0, Hooks(Display(quiet=True)), max_concurrent=1)
+        run_sweep(sweep_file(**broken), out, 0, QUIET, max_concurrent=1)
     assert {r.info.status for r in runs_of(client).values()} == {"FAILED"}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lmrl_ray.report.coordinates import Axis, draw_coordinates
+from lmrl_ray.report.coordinates import Axis, draw_coordinates, figure_of
 
 
 def test_a_linear_axis_is_crossed_in_proportion():
@@ -29,11 +29,21 @@ def test_an_axis_without_a_domain_reaches_as_far_as_its_values():
     assert Axis("score", [3.0], "linear").ticks() == [(0.5, "3")]
 
 
-def test_the_picture_has_a_line_for_each_trial_through_all_axes(tmp_path):
-    axes = [
-        Axis("lr", [1e-4, 1e-2], "log", (1e-4, 1e-2)),
-        Axis("keep", ["best", "successes"], "choice", ("best", "successes")),
-        Axis("score", [1.0, 2.0], "linear"),
-    ]
-    path = draw_coordinates(axes, tmp_path / "coordinates.png")
-    assert path.read_bytes().startswith(b"\x89PNG")
+AXES = [
+    Axis("lr", [1e-4, 1e-2], "log", (1e-4, 1e-2)),
+    Axis("keep", ["best", "successes"], "choice", ("best", "successes")),
+    Axis("score", [1.0, 2.0], "linear"),
+]
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", [1, 1, 1]), ("min", [0, 0, 0])])
+def test_each_trial_is_a_line_and_the_best_one_lies_on_top(mode, best):
+    (plot,) = figure_of(AXES, mode).axes
+    drawn = [list(line.get_ydata()) for line in plot.lines[:2]]
+    assert sorted(drawn) == [[0, 0, 0], [1, 1, 1]]
+    assert drawn[-1] == best
+    assert [t.get_text() for t in plot.get_xticklabels()] == ["lr (log)", "keep", "score"]
+
+
+def test_the_picture_is_a_png(tmp_path):
+    assert draw_coordinates(AXES, tmp_path / "coordinates.png").read_bytes().startswith(b"\x89PNG")

@@ -14,7 +14,7 @@ from sweeps import runs_of
 
 from algos.base import get_algorithm
 from algos.ppo import PPOConfig
-from lmrl_ray.checkpoint import read_manifest
+from lmrl_ray.checkpoint import CheckpointError, read_manifest
 from lmrl_ray.config import ConfigError, merge, parse
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
@@ -110,6 +110,14 @@ def test_a_run_goes_on_from_anothers_state_with_changed_values(toy, toy_policy, 
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[k], theirs[k]) for k in mine)
     assert read_manifest(taker / "checkpoints" / "step-000003").config["optimizer"]["lr"] == 0.03
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path, toy, toy_policy):
+    given = tmp_path / "donor" / "checkpoint_000000"
+    given.mkdir(parents=True)
+    config = resolve_config("bc", "toy", options={"plugins": [toy], "init": str(toy_policy)})
+    with pytest.raises(CheckpointError, match=r"no readable manifest.*taker cannot go on from it"):
+        adopt(given, tmp_path / "taker", config)
 
 
 def test_a_run_that_is_given_no_checkpoint_starts_over(tmp_path, toy, toy_policy):

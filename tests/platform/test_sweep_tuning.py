@@ -76,5 +76,5 @@ def test_trials_with_learner_workers_run_as_many_at_a_time_as_fit():
     assert _fitting(Cluster(), ResourcesConfig(rollout_actors=2)) is None
     assert _fitting(Cluster(), ResourcesConfig(workers=1, rollout_actors=1)) == 3
     assert _fitting(Cluster(), ResourcesConfig(workers=2, gpus_per_worker=1)) == 2
-    with pytest.raises(ConfigError, match="a trial needs.*ask for fewer workers"):
+    with pytest.raises(ConfigError, match=r"a trial needs.*ask for fewer workers"):
         _fitting(Cluster(), ResourcesConfig(workers=9))
