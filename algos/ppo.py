@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -91,6 +91,13 @@ class PPO(Algorithm):
         self.value_trunk = copy_learnt(language_model.trunk) if separate else None
         self.value = ValueHead(self.lm.config.hidden_size, config.initial_value)
         self.register_buffer("kl_weight", torch.tensor(float(config.kl_weight)))
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """A weight that nothing steers is the configuration's, which may have changed since it was saved."""
+        loaded = super().load_state_dict(*args, **kwargs)
+        if self.config.kl_target is None:
+            self.kl_weight.fill_(self.config.kl_weight)
+        return loaded
 
     @property
     def uses_demonstrations(self) -> bool:

@@ -134,10 +134,14 @@ class _Loop:
             last = self.step == training.steps
             if training.eval_every and (self.step % training.eval_every == 0 or last):
                 metrics |= self._evaluate()
-            if self.step % training.log_every == 0 or last or "eval/return" in metrics:
+            logged = self.step % training.log_every == 0 or last or "eval/return" in metrics
+            if logged:
                 self._log(metrics)
             if self.step % training.save_every == 0 or last:
                 self._save(metrics)
+            # Who hears of a step finds its checkpoint.
+            if logged and isinstance(self.context, LocalContext) and self.context.on_metrics:
+                self.context.on_metrics(self.step, metrics)
         return self.step
 
     def _step(self) -> dict[str, float]:
@@ -213,8 +217,6 @@ class _Loop:
         self._clock = now
         if self.journal is not None:
             self.journal.append(Entry(self.step, time.time(), metrics))
-        if isinstance(self.context, LocalContext) and self.context.on_metrics:
-            self.context.on_metrics(self.step, metrics)
 
     def _save(self, metrics: dict[str, float]) -> None:
         def write(folder: Path) -> None:

@@ -215,6 +215,10 @@ def _following(job: LearnerJob, config: RunConfig, tracker: Tracker, hooks: Hook
         def show(entries: list[Entry]) -> None:
             if entries:
                 bar.at(entries[-1].step, entries[-1].metrics)
+            if config.resources.workers and hooks.on_metrics:
+                # They are elsewhere; a learner in this process tells it itself.
+                for entry in entries:
+                    hooks.on_metrics(entry.step, entry.metrics)
 
         with _each_new(job.journal, tracker.log), _each_new(job.journal, show):
             yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,9 +21,16 @@ def print_sweep(result: SweepResult, out: Path) -> None:
     for column in ("trial", *keys, "steps", result.metric, "status"):
         table.add_column(column, justify="right")
     for trial in result.trials:
-        values = [f"{trial.parameters[k]:.4g}" if k in trial.parameters else "" for k in keys]
+        values = [_shown(trial.parameters.get(k, "")) for k in keys]
         score = "-" if trial.score is None else f"{trial.score:.2f}"
         table.add_row(trial.name, *values, str(trial.steps), score, trial.status)
     Console().print(table)
+    for exploit in result.exploits:
+        print(f"{exploit.trial} went on from {exploit.donor} at step {exploit.step}")
     print(f"best configuration: {result.best_config}   (lmrl train --config {result.best_config} ...)")
+    print(f"picture of all trials: {result.picture}")
     print(f"look at the runs: {look_at_it(out)}")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 from support import tiny_language_model
+from sweeps import STEPS
 
 from lmrl_ray.data import build
+from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.plugins import load_plugins
 
 ROOT = Path(__file__).parents[2]
@@ -111,3 +114,46 @@ def started():
     for process in processes:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def sweep_file(toy, toy_policy, toy_data, tmp_path):
+    """A sweep's file; keywords replace its entries, or take them out (None)."""
+
+    def write(name="toy_sweep", **over):
+        values = {
+            "algo": "bc",
+            "task": "toy",
+            "trials": 4,
+            "metric": "eval/return",
+            "config": {
+                "plugins": [toy],
+                "init": str(toy_policy),
+                "data": str(toy_data),
+                "optimizer": {"engine": "torch", "warmup_steps": 0},
+                "training": {
+                    "steps": STEPS,
+                    "batch_episodes": 4,
+                    "eval_every": 1,
+                    "eval_episodes": 5,
+                    "save_every": 1,
+                },
+            },
+            "space": {"optimizer.lr": {"loguniform": [1.0e-4, 1.0e-2]}, "decoding.top_k": {"choice": [5, 9]}},
+            "asha": {"grace_steps": 1, "reduction_factor": 2},
+        }
+        config = over.pop("config", {})
+        values = {k: v for k, v in {**values, **over}.items() if v is not None}
+        for section, entries in config.items():
+            old = values["config"].get(section)
+            values["config"][section] = {**old, **entries} if isinstance(old, dict) else entries
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def client(out):
+    return import_mlflow().MlflowClient(tracking_uri(out))

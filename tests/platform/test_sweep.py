@@ -6,66 +6,16 @@ import signal
 import time
 
 import pytest
-import yaml
+from sweeps import STEPS, runs_of
 
 from lmrl_ray.config import ConfigError
-from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import configs_folder, resolve_config
-from lmrl_ray.sweep import nested, read_sweep, run_sweep, trial_config
+from lmrl_ray.sweep import read_sweep, run_sweep, trial_config
+from lmrl_ray.sweep.config import nested
 from lmrl_ray.train import Hooks
 
-STEPS = 4
-
-
-@pytest.fixture
-def sweep_file(toy, toy_policy, toy_data, tmp_path):
-    """A sweep's file; keywords replace its entries."""
-
-    def write(name="toy_sweep", **over):
-        values = {
-            "algo": "bc",
-            "task": "toy",
-            "trials": 4,
-            "metric": "eval/return",
-            "config": {
-                "plugins": [toy],
-                "init": str(toy_policy),
-                "data": str(toy_data),
-                "optimizer": {"engine": "torch", "warmup_steps": 0},
-                "training": {
-                    "steps": STEPS,
-                    "batch_episodes": 4,
-                    "eval_every": 1,
-                    "eval_episodes": 5,
-                    "save_every": 1,
-                },
-            },
-            "space": {"optimizer.lr": {"loguniform": [1.0e-4, 1.0e-2]}, "decoding.top_k": {"choice": [5, 9]}},
-            "asha": {"grace_steps": 1, "reduction_factor": 2},
-        }
-        config = over.pop("config", {})
-        values = {**values, **over}
-        for section, entries in config.items():
-            old = values["config"].get(section)
-            values["config"][section] = {**old, **entries} if isinstance(old, dict) else entries
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return path
-
-    return write
-
-
-@pytest.fixture
-def client(out):
-    return import_mlflow().MlflowClient(tracking_uri(out))
-
-
-def runs_of(client):
-    """By name."""
-    found = client.search_runs([e.experiment_id for e in client.search_experiments()])
-    assert len({r.info.run_name for r in found}) == len(found)
-    return {r.info.run_name: r for r in found}
+QUIET = Hooks(Display(quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -92,7 +42,7 @@ def runs_of(client):
 def test_a_sweeps_file_is_checked_before_anything_runs(sweep_file, out, over, message):
     there = sorted(p.name for p in out.iterdir())
     with pytest.raises(ValueError, match=message):
-        run_sweep(sweep_file(**over), out, 0, Hooks(Display(quiet=True)))
+        run_sweep(sweep_file(**over), out, 0, QUIET)
     assert sorted(p.name for p in out.iterdir()) == there
 
 
@@ -111,7 +61,12 @@ def test_both_ends_of_a_range_are_checked(sweep_file):
 
 def test_a_sweep_that_is_not_there_cannot_be_resumed(sweep_file, out):
     with pytest.raises(ConfigError, match="--resume never: there is no sweep of that name"):
-        run_sweep(sweep_file(), out, 0, Hooks(Display(quiet=True)), resume_name="never")
+        run_sweep(sweep_file(), out, 0, QUIET, resume_name="never")
+
+
+def test_what_a_sweep_began_with_cannot_be_changed_by_its_resume(sweep_file, out):
+    with pytest.raises(ConfigError, match="--resume some: what a sweep began with stays; leave out --set"):
+        run_sweep(sweep_file(), out, 0, QUIET, resume_name="some", settings=["seed=2"])
 
 
 def test_a_trials_configuration_is_the_shared_one_with_its_draw_on_top(sweep_file):
@@ -126,7 +81,7 @@ def test_the_sweep_that_comes_with_the_project_is_sound():
     sweep, base = read_sweep(configs_folder() / "ilql_maze.yaml", 0)
     assert (base.algo, base.task) == ("ilql", "maze-fo")
     assert {"algorithm.tau", "decoding.beta", "optimizer.lr"} <= set(sweep.space)
-    assert sweep.asha is not None
+    assert sweep.scheduler == "asha"
 
 
 @pytest.mark.slow
@@ -136,7 +91,7 @@ def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(
     # Trials work elsewhere: what the file names from here must be found from there.
     monkeypatch.chdir(toy_policy.parent)
     relative = {"init": toy_policy.name, "plugins": [os.path.relpath(toy)]}
-    result = run_sweep(sweep_file(config=relative), out, 0, Hooks(Display(quiet=True)), max_concurrent=2)
+    result = run_sweep(sweep_file(config=relative), out, 0, QUIET, max_concurrent=2)
     runs = runs_of(client)
     parent = runs.pop("toy_sweep")
     assert parent.info.run_id == result.mlflow_run
@@ -151,11 +106,16 @@ def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(
     assert {t.status for t in result.trials} <= {"done", "stopped"}
     assert "done" in {t.status for t in result.trials}
     for trial in result.trials:
+        whole = (out / trial.name / "evaluation.json").is_file()
+        assert whole or trial.status == "stopped"
         history = client.get_metric_history(runs[trial.name].info.run_id, "eval/return")
         assert [m.step for m in history][: trial.steps] == list(range(1, trial.steps + 1))
         drawn = float(runs[trial.name].data.params["optimizer.lr"])
         assert drawn == pytest.approx(trial.parameters["optimizer.lr"])
 
+    shown = {a.path for a in client.list_artifacts(parent.info.run_id, "summary")}
+    assert shown == {"summary/best.yaml", "summary/coordinates.png"}
+    assert result.picture.read_bytes().startswith(b"\x89PNG")
     best = resolve_config("bc", "toy", file=result.best_config)
     assert best.optimizer.lr == pytest.approx(result.trials[0].parameters["optimizer.lr"])
     assert best.decoding.top_k == result.trials[0].parameters["decoding.top_k"]
@@ -163,16 +123,30 @@ def test_a_sweep_is_a_parent_with_children_and_a_best_file_that_trains(
 
 
 @pytest.mark.slow
+def test_a_trial_that_learns_on_workers_is_scored(sweep_file, out, ray_cluster):
+    workers = {"resources": {"workers": 1, "rollout_actors": 1}}
+    file = sweep_file(config=workers, trials=1, scheduler="none", asha=None)
+    (trial,) = run_sweep(file, out, 0, QUIET).trials
+    assert (trial.status, trial.steps) == ("done", STEPS)
+    assert trial.score is not None
+
+
+@pytest.mark.slow
 def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(sweep_file, out, client, ray_cluster):
-    broken = {"config": {"env": {"raises_in": [0, 1, 2, 3, 4]}}, "trials": 1, "asha": None}
+    broken = {
+        "config": {"env": {"raises_in": [0, 1, 2, 3, 4]}},
+        "trials": 1,
+        "scheduler": "none",
+        "asha": None,
+    }
     with pytest.raises(ConfigError, match=r"no trial was scored.*the simulator broke"):
-        run_sweep(sweep_file(**broken), out, 0, Hooks(Display(quiet=True)), max_concurrent=1)
+        run_sweep(sweep_file(**broken), out, 0, QUIET, max_concurrent=1)
     assert {r.info.status for r in runs_of(client).values()} == {"FAILED"}
 
 
 @pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_is_resumed_where_it_was(sweep_file, out, client, started):
-    file = sweep_file(asha=None, trials=3)
+    file = sweep_file(search="optuna", scheduler="none", asha=None, trials=3)
     first = started("sweep", file, "--out", out, "--max-concurrent", 1, "--json")
     while not list(out.glob("toy_sweep-*/evaluation.json")):
         assert first.poll() is None, first.stderr.read()

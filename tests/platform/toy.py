@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from algos.base import register_algorithm
@@ -22,6 +23,7 @@ class ToyEnv(TextEnv):
         kill_once: the process that finds this file missing makes it and kills itself.
         stop_once: likewise, but the process is stopped and hangs.
         log: a file to which every reset adds a line.
+        meet: a reset waits until so many processes have written into `log`.
     """
 
     num_tasks = 5
@@ -33,11 +35,13 @@ class ToyEnv(TextEnv):
         kill_once: str | None = None,
         stop_once: str | None = None,
         log: str | None = None,
+        meet: int = 0,
     ) -> None:
         super().__init__()
         self._raises_in = raises_in
         self._signals = {signal.SIGKILL: kill_once, signal.SIGSTOP: stop_once}
         self._log = log
+        self._meet = meet
 
     def privileged(self):
         return {"word": WORDS[self._task_id % 3]}
@@ -46,6 +50,10 @@ class ToyEnv(TextEnv):
         if self._log:
             with Path(self._log).open("a") as file:
                 file.write(f"{os.getpid()}\n")
+            deadline = time.monotonic() + 120
+            while len(set(Path(self._log).read_text().split())) < self._meet:
+                assert time.monotonic() < deadline, "the others did not come"
+                time.sleep(0.05)
         return f"Animal {task_id}?\n"
 
     def _step(self, action):
