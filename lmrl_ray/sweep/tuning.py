@@ -89,7 +89,7 @@ def _resources_at_once(resources: ResourcesConfig, trials: int) -> ResourcesConf
     """What must fit for `trials` trials at a time."""
     return resources.model_copy(
         update={
-            "workers": trials * max(resources.workers, 1),
+            "workers": trials * max(resources.min_workers, 1),
             "rollout_actors": trials * resources.rollout_actors,
         }
     )
@@ -103,7 +103,7 @@ def _fitting(ray: Any, resources: ResourcesConfig) -> int | None:
     if not resources.workers:
         return None
     needed: dict[str, float] = dict(_DRIVER)
-    learners = [learner_bundle(resources)] * resources.workers
+    learners = [learner_bundle(resources)] * resources.min_workers
     for bundle in [*learners, *[actor_bundle(resources)] * resources.rollout_actors]:
         for name, amount in bundle.items():
             needed[name] = needed.get(name, 0.0) + amount

@@ -226,7 +226,7 @@ def test_every_trainable_parameter_takes_part_in_a_batch_without_actions(algo):
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_zero_asks_for_memory_by_the_size_of_the_model(stage):
-    """DeepSpeed's default buckets are 2 GB, and it keeps them: a few runs later no process could be forked."""
+    """By default DeepSpeed takes and keeps 2 GB for each engine, until no process can be forked."""
     run(Job("bc", zero(0), stop=1), 0, 1)  # what imports and threads take
     before = _address_space_mb()
     run(Job("bc", zero(stage), stop=1), 0, 1)
