@@ -130,16 +130,17 @@ def load(name: str | Path) -> LanguageModel:
 
     quiet_transformers()
     with _explained(name):
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, **_NO_CODE)
     if getattr(config.get_text_config(), "final_logit_softcapping", None):
         raise _changed_logits(type(config).__name__)
     with _explained(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_NO_CODE)
         model = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=torch.float32,
             attn_implementation="sdpa",
-            use_safetensors=True,  # other weights are pickles
+            **_NO_CODE,
+            **_WEIGHTS,
             **_dropout_off(name),
         )
     if tokenizer.pad_token is None:
@@ -157,8 +158,8 @@ def load_seq2seq(name: str | Path) -> tuple[Any, Any]:
 
     quiet_transformers()
     with _explained(name):
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32, use_safetensors=True)
+        tokenizer = AutoTokenizer.from_pretrained(name, **_NO_CODE)
+        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype=torch.float32, **_NO_CODE, **_WEIGHTS)
     return model, tokenizer
 
 
@@ -167,7 +168,7 @@ def is_encoder_decoder(name: str | Path) -> bool:
     from transformers import AutoConfig
 
     with _explained(name):
-        return bool(AutoConfig.from_pretrained(name).is_encoder_decoder)
+        return bool(AutoConfig.from_pretrained(name, **_NO_CODE).is_encoder_decoder)
 
 
 def check(name: str | Path) -> None:
@@ -240,6 +241,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Any:
 _ALONE = r"\n| ?(?<!\S)\S(?!\S)"
 """A newline, or a character between spaces: what no merge may cross."""
 
+_NO_CODE = {"trust_remote_code": False}
+"""By default transformers would ask on the terminal whether to run the code that a folder brings."""
+_WEIGHTS = {"use_safetensors": True}
+"""Other weights are pickles."""
 _NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
@@ -247,7 +252,7 @@ def _dropout_off(name: str | Path) -> dict[str, float]:
     """Zero for every dropout rate that the model's configuration has: values are not regressed on noise."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, **_NO_CODE)
     return {k: 0.0 for k in config.to_dict() if k.endswith(("_pdrop", "dropout"))}
 
 

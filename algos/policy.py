@@ -18,6 +18,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -193,7 +194,10 @@ def load_policy(folder: Path) -> Policy:
         [QHead(width, vocab, tied=embedding) for _ in range(shape["q_heads"])],
         ValueHead(width) if shape["v_head"] else None,
     )
-    values.load_state_dict(load_file(folder / "heads.safetensors"))
+    try:
+        values.load_state_dict(load_file(folder / "heads.safetensors"))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise models.ModelError(f"{folder}: heads.safetensors cannot be loaded ({error})") from error
     return ValuePolicy(language_model, values).eval()
 
 

@@ -26,6 +26,7 @@ from envs.registry import get_task
 from lmrl_ray.cluster import ensure_ray
 from lmrl_ray.config import ConfigError, ResourcesConfig, RunConfig, load_yaml, merge, validate
 from lmrl_ray.evaluate import evaluate_baseline
+from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.comparison import Cell, Row, summarize
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
@@ -191,6 +192,7 @@ def _scored(task: str, policy: str, seed: int, run: str, row: Mapping[str, Any])
 def _trained(job: _Job, clone: Cell | None) -> TrainedRun:
     hooks = Hooks(Display(quiet=True), parent_run=job.parent_run)
     out = Path(job.out)
+    load_plugins(job.settings.get("plugins") or ())
     if (out / job.name / "run.json").is_file():
         return resume(job.name, out, hooks)
     given: dict[str, Any] = {}

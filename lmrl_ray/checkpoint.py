@@ -138,7 +138,11 @@ def load_model(folder: Path, algorithm: Algorithm) -> int:
 
 
 def load_optimizer(folder: Path) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(folder / "state" / "optimizer.safetensors")
+    """The optimiser's tensors. CheckpointError when they cannot be read."""
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(folder / "state" / "optimizer.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: its optimizer.safetensors cannot be read ({error})") from error
     return tensors
 
 

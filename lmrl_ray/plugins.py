@@ -38,6 +38,25 @@ def load_plugins(plugins: Iterable[str]) -> None:
             raise
 
 
+def loaded(plugins: Iterable[str], where: Path) -> tuple[str, ...]:
+    """The plugins that a policy's or a run's file names, as they were loaded here from wherever.
+
+    ConfigError for one that was not loaded: the folder may be a stranger's, and that it names code is no
+    reason to run it.
+    """
+    found = []
+    for plugin in plugins:
+        is_file = plugin.endswith(".py")
+        module = sys.modules.get(f"lmrl_plugin_{Path(plugin).stem}" if is_file else plugin)
+        if module is None:
+            raise ConfigError(
+                f"{where}: plugins: names {plugin}, whose code is run only if you say so: look at it and add "
+                f"--plugin {plugin}"
+            )
+        found.append(str(module.__file__) if is_file else plugin)
+    return tuple(found)
+
+
 def absolute(plugins: Iterable[str]) -> tuple[str, ...]:
     """The same plugins, for a process that has another working directory."""
     return tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)

@@ -14,7 +14,7 @@ import lmrl_ray
 from envs.registry import get_task
 from lmrl_ray import checkpoint
 from lmrl_ray.config import ConfigError, RunConfig, load_yaml, merge, parse, parse_settings
-from lmrl_ray.plugins import load_plugins
+from lmrl_ray.plugins import load_plugins, loaded
 
 
 def resolve_config(
@@ -122,11 +122,14 @@ def find_policy(name: str, out: Path) -> Path:
 
 
 def run_config_of(folder: Path) -> RunConfig | None:
-    """The configuration that a policy's folder was trained with, where it says."""
+    """The configuration that a policy's folder was trained with, where it says.
+
+    Its plugins must be loaded: nothing of the folder is run. ConfigError otherwise.
+    """
     for candidate in (folder / "config.yaml", folder / "manifest.json"):
         if candidate.is_file():
             values = load_yaml(candidate)
             values = values.get("config", values)
-            load_plugins(values.get("plugins") or ())
-            return parse(values, str(candidate))
+            plugins = loaded(values.get("plugins") or (), candidate)
+            return parse({**values, "plugins": plugins}, str(candidate))
     return None

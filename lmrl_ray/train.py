@@ -35,7 +35,7 @@ from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
 from lmrl_ray.journal import Entry, JournalReader
 from lmrl_ray.learner import LearnerJob, LocalContext, learn
-from lmrl_ray.plugins import absolute
+from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_of
 from lmrl_ray.rollout import make_rollouts
@@ -101,6 +101,7 @@ def _set_up(config: RunConfig, folder: Path, out: Path, hooks: Hooks) -> tuple[R
 def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None = None) -> TrainedRun:
     """Go on with a run where its last whole checkpoint is, in the same MLflow run."""
     folder = find_run(run, out)
+    load_plugins((overrides or {}).get("plugins") or ())
     config = read_config(folder)
     if overrides:
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
@@ -130,7 +131,7 @@ def prepare(config: RunConfig, out: Path, hooks: Hooks, name: str) -> RunConfig:
 
 
 def read_config(folder: Path) -> RunConfig:
-    """The configuration of the run in `folder`, its plugins loaded."""
+    """The configuration of the run in `folder`, whose plugins must be loaded."""
     config = run_config_of(folder)
     if config is None:
         raise ConfigError(f"{folder}: has no config.yaml")

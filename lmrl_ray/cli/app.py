@@ -213,13 +213,16 @@ def evaluate(
         return
     if any(value is not None for value in options.values()):
         raise typer.BadParameter("an endpoint, its prices and its concurrency are for a policy api:MODEL")
-    spec, scores, registered = evaluate_policy(request, seed, out, _hooks(as_json).display)
+    found = evaluate_policy(request, seed, out, _hooks(as_json).display)
     if as_json:
-        _print_object([s.row() for s in scores], as_json)
+        _print_object([s.row() for s in found.scores], as_json)
     else:
-        print_scores(spec, scores)
-    if registered is not None:
-        typer.echo(f"registered: {registered}", err=as_json)
+        print_scores(found.spec, found.scores)
+    if register is not None:
+        from lmrl_ray.registry import register as add
+
+        version = add(register, found.folder, found.config, found.scores[-1], out)
+        typer.echo(f"registered: {version}", err=as_json)
 
 
 @app.command()

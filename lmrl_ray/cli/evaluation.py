@@ -31,10 +31,17 @@ class EvaluationRequest:
     """The name under which the policy goes into the model registry."""
 
 
-def evaluate_policy(
-    request: EvaluationRequest, seed: int, out: Path, display: Display
-) -> tuple[TaskSpec, list[Score], str | None]:
-    """Baselines first, the policy last; and as what it was registered, where that was asked for."""
+@dataclass(frozen=True)
+class Evaluated:
+    spec: TaskSpec
+    scores: list[Score]
+    """Of the baselines, and last of the policy."""
+    folder: Path
+    config: RunConfig
+
+
+def evaluate_policy(request: EvaluationRequest, seed: int, out: Path, display: Display) -> Evaluated:
+    """Play the baselines and the policy. ConfigError and TrackingError before anything is played."""
     if request.register is not None:
         registry.check(request.register, out)
     load_plugins(request.plugins)
@@ -54,10 +61,7 @@ def evaluate_policy(
             found = evaluate(rollouts, setting_of(config), episodes=count, seed=seed, on_progress=bar.advance)
     finally:
         rollouts.close()
-    registered = None
-    if request.register is not None:
-        registered = registry.register(request.register, folder, config, found.score, out)
-    return spec, [*scores, found.score], registered
+    return Evaluated(spec, [*scores, found.score], folder, config)
 
 
 def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:
