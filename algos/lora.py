@@ -59,11 +59,14 @@ def add_adapters(model: Any, settings: LoraSettings, *, base_in_bf16: bool = Fal
 
 @torch.no_grad()
 def merged_state(module: nn.Module) -> dict[str, torch.Tensor]:
-    """`state_dict` of the same module without adapters: they are added to the weights, in float32."""
+    """`state_dict` of the same module without adapters: they are added to the weights, in float32.
+
+    The sums are in main memory: beside the model a GPU may have no room for them.
+    """
     state = module.state_dict()
     for name, layer in _adapted(module).items():
-        weight = state.pop(f"{name}.base_layer.weight").float()
-        state[f"{name}.weight"] = weight + layer.get_delta_weight("default").float()
+        weight = state.pop(f"{name}.base_layer.weight").cpu().float()
+        state[f"{name}.weight"] = weight + layer.get_delta_weight("default").float().cpu()
         if f"{name}.base_layer.bias" in state:
             state[f"{name}.bias"] = state.pop(f"{name}.base_layer.bias")
     return {name: tensor for name, tensor in state.items() if ".lora_" not in name}

@@ -13,7 +13,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, PlainValidator, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from algos.base import AlgorithmConfig, get_algorithm
 from algos.lora import LoraSettings
@@ -113,7 +113,7 @@ def _workers(value: Any) -> int | tuple[int, int]:
     raise ValueError("should be a number of workers, or [least, most] with 1 <= least <= most")
 
 
-Workers = Annotated[int | tuple[int, int], PlainValidator(_workers)]
+Workers = Annotated[int | tuple[int, int], BeforeValidator(_workers)]
 
 
 class ResourcesConfig(Settings):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,8 @@ from algos.batch import PackedBatch, empty_batch, pack
 from algos.codec import TextCodec
 from algos.tokens import ContextRule, encode_episode
 from envs.core import Episode
-from lmrl_ray import checkpoint
-from lmrl_ray.config import OptimizerConfig
+from lmrl_ray import checkpoint, scaling
+from lmrl_ray.config import ModelConfig, OptimizerConfig
 from lmrl_ray.engine import make_engine
 
 STEPS = 6
@@ -28,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bc": {},
     "ilql": {"cql_weight": 0.5, "polyak": 0.2, "gamma": 0.9, "initial_value": -1.0},
     "offline-archer": {"polyak": 0.2, "actor_lr": 0.3},
+    "ppo": {},
 }
 _WORDS = ["move left\n", "move right\n", "move up\n", "move down\n"]
 
@@ -45,6 +48,7 @@ class Job:
     stop: int = STEPS
     load: str | None = None
     saves: dict[int, str] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,12 @@ class Outcome:
     """Weights that this rank holds outside of `gathered()`."""
 
 
-def make_algorithm(algo: str) -> Algorithm:
+def make_algorithm(algo: str, model: Mapping[str, Any] = MappingProxyType({})) -> Algorithm:
     cls = get_algorithm(algo)
     torch.manual_seed(7)
-    algorithm = cls(cls.Config(**OPTIONS[algo]), tiny_language_model([*_WORDS, "a wall\n", "odd"]))
+    language_model = tiny_language_model([*_WORDS, "a wall\n", "odd"])
+    scaling.prepare(language_model, ModelConfig(**model))
+    algorithm = cls(cls.Config(**OPTIONS[algo]), language_model)
     # A head whose last matrix is zero passes no gradient on: start where all of it learns.
     with torch.no_grad():
         for parameter in algorithm.parameters():
@@ -69,13 +75,15 @@ def make_algorithm(algo: str) -> Algorithm:
 
 
 def run(job: Job, rank: int, world: int) -> Outcome:
-    algorithm = make_algorithm(job.algo)
+    algorithm = make_algorithm(job.algo, job.model)
     if job.load:
         assert checkpoint.load_model(Path(job.load), algorithm) == job.start
     engine = make_engine(algorithm, OptimizerConfig(**job.optimizer))
     assert (engine.rank, engine.world_size) == (rank, world)
     if job.load:
         engine.load_optimizer_state(checkpoint.load_optimizer(Path(job.load)))
+    scaling.compile_trunks(algorithm, ModelConfig(**job.model))
+    algorithm.train()
     codec = algorithm._start[0].codec
     metrics = []
     for step in range(job.start, job.stop + 1):

@@ -1,9 +1,10 @@
-"""A plugin: algorithms that die, or raise an error, in one learner worker at one step."""
+"""A plugin: algorithms that die, raise an error or wait in one learner worker at one step."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import torch.distributed as dist
@@ -55,3 +56,22 @@ class FailingILQL(FaultyILQL):
 
     def fail(self) -> None:
         raise ValueError(f"step {self._steps}: the moon is in the wrong phase")
+
+
+@register_algorithm
+class WaitingILQL(ILQL):
+    """Alone it waits, after the first steps, for a second worker: only a resize lets it go on."""
+
+    id = "ilql-waiting"
+    title = "ILQL that notes how many learn, and waits until there are two"
+    Config = FaultyConfig
+    _steps = 0
+
+    def after_step(self) -> None:
+        super().after_step()
+        self._steps += 1
+        with Path(self.config.marker).open("a") as marker:
+            marker.write(f"{dist.get_world_size()}\n")
+        if dist.get_world_size() == 1 and self._steps == FATAL_STEP:
+            time.sleep(300)
+            raise TimeoutError("no second worker came")

@@ -95,6 +95,11 @@ def test_a_value_of_the_wrong_type_is_named_and_shown(over, key, found):
         ({"training": {"steps": 0}}, "training.steps"),
         ({"training": {"keep_checkpoints": 0}}, "training.keep_checkpoints"),
         ({"resources": {"workers": -1}}, "resources.workers"),
+        ({"resources": {"workers": [2, 1]}}, "resources.workers"),
+        ({"resources": {"workers": [0, 1]}}, "resources.workers"),
+        ({"resources": {"workers": True}}, "resources.workers"),
+        ({"resources": {"workers": [1, 2, 3]}}, "resources.workers"),
+        ({"model": {"lora": {"r": 0}}}, "model.lora.r"),
         ({"algorithm": {"tau": 1.0}}, "algorithm.tau"),
         ({"algorithm": {"gamma": 0}}, "algorithm.gamma"),
         ({"decoding": {"temperature": 0}}, "decoding.temperature"),
@@ -289,3 +294,59 @@ def test_tuned_defaults_are_for_a_known_task_and_algorithm_and_parse(path):
             continue
         for key, value in entries.items():
             assert found[key] == (pytest.approx(float(value)) if isinstance(found[key], float) else value)
+
+
+NVME = {"zero_stage": 3, "offload_param": "nvme", "nvme_path": "/scratch"}
+
+
+@pytest.mark.parametrize(
+    ("over", "says"),
+    [
+        (
+            {"optimizer": {"offload_optimizer": "cpu"}},
+            "optimizer.offload_optimizer: found 'cpu', which needs",
+        ),
+        (
+            {"optimizer": {**NVME, "zero_stage": 2}},
+            "offload_param: found 'nvme', which needs engine deepspeed",
+        ),
+        (
+            {"optimizer": {**NVME, "offload_param": "cpu"}},
+            "optimizer.nvme_path: found '/scratch'; it goes with",
+        ),
+        ({"optimizer": {**NVME, "nvme_path": None}}, "optimizer.nvme_path: found None; it goes with"),
+        (
+            {"optimizer": {"engine": "torch", "zero_stage": 3, "offload_param": "cpu"}},
+            "needs engine deepspeed and zero_stage 3, not torch and 3",
+        ),
+        (
+            {"model": {"compile": "inductor"}, "optimizer": {"zero_stage": 3}},
+            "through what optimizer.zero_stage 3",
+        ),
+        (
+            {"model": {"compile": "inductor", "gradient_checkpointing": True}},
+            "through what model.gradient_checkpointing adds",
+        ),
+        (
+            {"model": {"lora": {}}, "algorithm": {"trunk_start": "fresh"}},
+            "algorithm.trunk_start: found 'fresh'",
+        ),
+        (
+            {"resources": {"workers": [1, 4], "rollout_actors": 2}},
+            "resources.workers: elastic workers would take the CPUs of the rollout actors",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(over, says):
+    assert says in problem(**over)
+
+
+def test_what_large_models_need_is_read_back_as_it_was_written():
+    over = {
+        "model": {"bf16": True, "lora": {"r": 8, "target_modules": ["q_proj", "v_proj"]}},
+        "optimizer": {**NVME, "offload_optimizer": "cpu"},
+        "resources": {"workers": [1, 4]},
+    }
+    config = parse(values(**over))
+    assert config.resources.workers == (1, 4)
+    assert parse(yaml.safe_load(yaml.safe_dump(config.dump()))) == config

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +14,9 @@ from pathlib import Path
 import faulty_algorithms
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
-from small_runs import ENV, EVERY, STEPS, TASK, config_of, weights
+from small_runs import ENV, EVERY, STEPS, TASK, config_of, job_of, learn_here, weights
 
 from envs import registry
 from lmrl_ray import journal
@@ -22,7 +26,7 @@ from lmrl_ray.report.progress import Display
 from lmrl_ray.train import Hooks, TrainedRun, train
 from lmrl_ray.workers import WorkerError
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = pytest.mark.slow
 PLUGIN = str(Path(faulty_algorithms.__file__).resolve())
 LAST = f"step-{STEPS:06d}"
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-5, 3e-5
@@ -43,7 +47,7 @@ def short_evaluations(monkeypatch):
 
 
 @pytest.fixture
-def start(material, out):
+def start(material, out, ray_cluster):
     def run(name: str, *, algo: str, marker: Path, workers: int, max_failures: int = 2) -> TrainedRun:
         config = config_of(
             material,
@@ -129,3 +133,45 @@ def test_an_error_in_a_worker_is_told_in_its_own_words_in_one_line(start, out, t
     assert len(message.splitlines()) == 1
     run_id = json.loads((out / "failing" / "mlflow.json").read_text())["run_id"]
     assert mlflow_run(out, run_id)[1].info.status == "FAILED"
+
+
+def test_elastic_workers_become_two_when_a_node_comes_and_the_run_ends_as_in_one_process(
+    material, out, tmp_path
+):
+    """On a cluster of its own, in a process of its own: Ray counts nodes, and this session has one."""
+    sections = {"training": {"save_every": EVERY, "log_every": 1}, "plugins": [PLUGIN], "env": ENV}
+    learnt = {"cql_weight": 0.1, "polyak": 0.3, "marker": str(tmp_path / "steps")}
+    config = config_of(
+        material,
+        "ilql-waiting",
+        algorithm=learnt,
+        optimizer={"engine": "deepspeed", "zero_stage": 2},
+        resources={
+            "workers": [1, 2],
+            "resize_every_s": 1,
+            "timeout_s": 60,
+            "learner_resource": "learner",
+        },
+        **sections,
+    )
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.dump()))
+    script = Path(__file__).with_name("elastic_run.py")
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, script, tmp_path / "config.yaml", out, tmp_path / "steps"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+    assert ended.returncode == 0, ended.stderr
+    worlds = [int(line) for line in (tmp_path / "steps").read_text().split()]
+    assert worlds == sorted(worlds)
+    assert set(worlds) == {1, 2}
+
+    alone = job_of(
+        material, config_of(material, "ilql", algorithm={"cql_weight": 0.1, "polyak": 0.3}), tmp_path
+    )
+    learn_here(alone)
+    found, expected = (
+        load_file(folder / LAST / "state" / "model.safetensors")
+        for folder in (out / "elastic" / "checkpoints", alone.checkpoints)
+    )
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=WEIGHT_TOLERANCE, msg=name)
+    assert [e.step for e in journal.read(out / "elastic" / "metrics.jsonl")] == list(range(1, STEPS + 1))
