@@ -47,7 +47,9 @@ touch "$FOLDER/ready"
 exec /usr/sbin/sshd -D -E "$FOLDER/sshd.log" -f "$FOLDER/sshd_config"
 """
 
+# Memory is the one thing that the hosts share: each would kill its jobs when others fill it.
 _SSHD = """
+SetEnv RAY_memory_monitor_refresh_ms=0
 HostKey {ssh}/host_key
 AuthorizedKeysFile {ssh}/id_ed25519.pub
 PidFile none

@@ -88,7 +88,7 @@ def test_a_training_whose_learner_loses_its_host_ends_with_every_step_once_and_a
 
 
 def test_a_sweep_that_loses_the_host_of_a_trial_finishes_all_trials(cluster):
-    on_learners = ["--set", "resources.learner_resource=learner", "--max-concurrent", 4]
+    on_learners = ["--set", "resources.learner_resource=learner", "--max-concurrent", 2]
     with cluster.lmrl("submit", "--", "sweep", SWEEP, "--json", *on_learners) as job:
 
         def under_way():
@@ -118,8 +118,11 @@ def test_a_job_is_looked_at_and_stopped(cluster):
         (row,) = json.loads(cluster.answer("status", job, "--json"))
         return row["status"]
 
-    wait_until(lambda: (cluster.runs / "long" / "metrics.jsonl").exists(), "the first step")
-    assert status() == "RUNNING"
+    def learns():
+        assert status() in ("PENDING", "RUNNING"), cluster.answer("status", job, "--log")
+        return (cluster.runs / "long" / "metrics.jsonl").exists()
+
+    wait_until(learns, "the first step")
     assert job in cluster.answer("status")
     cluster.answer("stop", job)
     wait_until(lambda: status() == "STOPPED", "the job's end")

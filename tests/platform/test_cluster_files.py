@@ -52,6 +52,12 @@ def test_every_node_starts_with_the_token_that_the_launcher_brings(launched):
         assert "RAY_AUTH_MODE=token" in command.split("ray start")[0]
 
 
+def test_hosts_of_ones_own_are_started_by_the_autoscaler_that_starts_all_of_them():
+    """Ray's second one leaves out the last; `make test-cluster` shows the first at work."""
+    head, _ = starts(prepared("cluster.local.yaml"))
+    assert "RAY_enable_autoscaler_v2=0" in head.split("ray start")[0]
+
+
 def test_the_dashboard_listens_on_loopback(launched):
     head, _ = starts(launched)
     assert "--dashboard-host=127.0.0.1" in head
