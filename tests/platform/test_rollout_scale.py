@@ -19,7 +19,7 @@ from lmrl_ray.rollout import Rollouts, Setting
 
 ACTORS = 200
 KILLED = ACTORS // 10
-EPISODES = 6000
+EPISODES = 3000
 RESOURCES = ResourcesConfig(
     rollout_actors=ACTORS, cpus_per_actor=0.001, slots=3, timeout_s=400, heartbeat_s=1
 )
