@@ -33,6 +33,7 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/rollout_sampler.py --check
 	$(BIN)/python benchmarks/ilql_index_form.py --check
 	$(BIN)/python benchmarks/rollout_actors.py --check
+	$(BIN)/python benchmarks/weight_transfer.py --check
 
 install: $(VENV)/installed
 

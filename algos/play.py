@@ -15,6 +15,7 @@ import numpy as np
 from algos.policy import Decoding, Policy
 from algos.sampler import SampledAction, Sampler
 from algos.tokens import ContextRule, TokenEpisode, TokenEpisodeBuilder
+from algos.vllm_sampler import VllmPolicy, VllmSampler
 from envs.core import Episode, Segment, TextEnv
 from envs.registry import TaskSpec
 
@@ -46,7 +47,7 @@ def context_rule(spec: TaskSpec, max_tokens: int) -> ContextRule:
 def play(
     spec: TaskSpec,
     make_env: Callable[[], TextEnv],
-    policy: Policy,
+    policy: Policy | VllmPolicy,
     requests: Iterable[EpisodeRequest],
     *,
     decoding: Decoding,
@@ -66,7 +67,11 @@ def play(
     queue = list(requests)
     slots = max(1, min(slots, len(queue)))
     actions = None if spec.actions is None else [policy.codec.encode(a) for a in spec.actions]
-    sampler = Sampler(policy, decoding, slots, spec.max_action_tokens, actions)
+    sampler: Sampler | VllmSampler
+    if isinstance(policy, VllmPolicy):
+        sampler = policy.sampler(decoding, slots, spec.max_action_tokens)
+    else:
+        sampler = Sampler(policy, decoding, slots, spec.max_action_tokens, actions)
     rule = context_rule(spec, policy.max_tokens)
     if decoding.mode == "rerank" and actions:
         # A listed action may be longer than what is ever sampled, and is scored whole.
@@ -120,7 +125,7 @@ class _Table:
 
     spec: TaskSpec
     env: TextEnv
-    policy: Policy
+    policy: Policy | VllmPolicy
     rule: ContextRule
     name: str
     running: bool = False

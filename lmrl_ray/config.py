@@ -19,6 +19,7 @@ from algos.base import AlgorithmConfig, get_algorithm
 from algos.lora import LoraSettings
 from algos.policy import Decoding
 from algos.settings import Settings
+from algos.vllm_sampler import refused
 from envs.registry import get_task
 from lmrl_ray.simulators import located
 
@@ -131,6 +132,9 @@ class ResourcesConfig(Settings):
     slots: int = Field(32, ge=1, description="episodes in play at a time in one actor")
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
+    rollout_engine: Literal["torch", "vllm"] = Field(
+        "torch", description="what decodes in rollout actors; vllm needs GPUs and lmrl-ray[vllm]"
+    )
     cpus_per_actor: float = Field(1.0, ge=0.001, description="of a rollout actor; actors may share a CPU")
     gpus_per_actor: Gpus = Field(0.0, ge=0, description="of a rollout actor; actors may share a GPU")
     gpus_per_simulator: Gpus = Field(0.0, ge=0, description="of the actor that env.simulator=lm:PATH is in")
@@ -207,6 +211,8 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
     _check_offload(config.optimizer, where)
     _check_model(config, where)
     _check_workers(config.resources, where)
+    if config.resources.rollout_engine == "vllm" and (reason := _vllm_refused(config)):
+        raise ConfigError(f"{where}: resources.rollout_engine: vllm: {reason}")
     if config.online.max_staleness and not config.resources.rollout_actors:
         raise ConfigError(
             f"{where}: online.max_staleness: {config.online.max_staleness} rounds ahead need "
@@ -269,6 +275,14 @@ def _check_workers(config: ResourcesConfig, where: str) -> None:
             f"{where}: resources.workers: elastic workers would take the CPUs of the rollout actors; keep "
             f"these to nodes of their own (resources.actor_resource), or ask for one number of workers"
         )
+
+
+def _vllm_refused(config: RunConfig) -> str | None:
+    if get_algorithm(config.algo).has_q:
+        return f"it decodes language models, and {config.algo} is steered by Q; use torch"
+    if not config.resources.rollout_actors or not config.resources.gpus_per_actor:
+        return "it decodes in rollout actors with GPUs; set rollout_actors and gpus_per_actor"
+    return refused(config.decoding)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from lmrl_ray.seeding import episode_seed
 
 Protocol = Literal["quick", "paper"]
 _DEFAULTS = ResourcesConfig()
+_VLLM_SHARE = 0.9
+"""Of the memory of an actor's part of a GPU; CUDA itself needs some."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,11 @@ def evaluate(
 
 
 def evaluate_policy_folder(config: RunConfig, folder: Path, episodes: int) -> Score:
-    """Score the policy in a folder in this process."""
+    """Score the policy in a folder in this process, with our own sampler."""
     rollouts = LocalRollouts(config.resources)
     rollouts.set_policy(folder)
-    return evaluate(rollouts, setting_of(config), episodes=episodes, seed=config.seed).score
+    setting = replace(setting_of(config), vllm_share=None)
+    return evaluate(rollouts, setting, episodes=episodes, seed=config.seed).score
 
 
 def evaluate_baseline(
@@ -172,7 +175,9 @@ def failed_episode(
 
 def setting_of(config: RunConfig, name: str | None = None) -> Setting:
     """How a run's policy is played."""
-    return Setting(config.task, dict(config.env), config.plugins, config.decoding, name or config.algo)
+    resources = config.resources
+    share = _VLLM_SHARE * min(1.0, resources.gpus_per_actor) if resources.rollout_engine == "vllm" else None
+    return Setting(config.task, dict(config.env), config.plugins, config.decoding, name or config.algo, share)
 
 
 def score(spec: TaskSpec, name: str, played: Sequence[PlayedEpisode]) -> Score:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 from algos.play import EpisodeRequest, PlayedEpisode, play
 from algos.policy import Decoding, Policy, load_policy
+from algos.vllm_sampler import VllmPolicy
 from envs.registry import get_task
 from lmrl_ray.actors import ManagedActor, ManagedActors
 from lmrl_ray.cluster import ensure_ray, share_of
@@ -37,6 +39,8 @@ class Setting:
     decoding: Decoding
     name: str
     """What the episodes call the policy."""
+    vllm_share: float | None = None
+    """Of a GPU's memory, for vLLM to decode; None: our own sampler does."""
 
 
 @dataclass(frozen=True)
@@ -51,37 +55,54 @@ class PolicyFiles:
         paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and _belongs_to_policy(folder, p)]
         return cls(version, {str(p.relative_to(folder)): p.read_bytes() for p in paths})
 
-    def load(self) -> Policy:
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """The files, written to a folder for as long as it lasts."""
         with tempfile.TemporaryDirectory() as name:
             for relative, content in self.files.items():
                 path = Path(name) / relative
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            return load_policy(Path(name))
+            yield Path(name)
+
+    def load(self) -> Policy:
+        with self.folder() as folder:
+            return load_policy(folder)
 
 
 class RolloutWorker(ManagedActor):
     """Plays groups of episodes with the policy version it is given. Runs as an actor, or in process."""
 
     def __init__(self) -> None:
-        self._policy: Policy | None = None
+        self._policy: Policy | VllmPolicy | None = None
         self._version = -1
 
     def play(self, policy: PolicyFiles, setting: Setting, group: Group) -> list[PlayedEpisode]:
         load_plugins(setting.plugins)
         spec = get_task(setting.task)
-        if policy.version != self._version or self._policy is None:
-            self._policy, self._version = policy.load().to(_device()), policy.version
         episodes = play(
             spec,
             lambda: spec.make(**setting.env),
-            self._policy,
+            self._current(policy, setting.vllm_share),
             group,
             decoding=setting.decoding,
             slots=len(group),
             name=setting.name,
         )
         return list(episodes)
+
+    def _current(self, files: PolicyFiles, vllm_share: float | None) -> Policy | VllmPolicy:
+        if files.version != self._version or self._policy is None:
+            if vllm_share is None:
+                self._policy = files.load().to(_device())
+            else:
+                with files.folder() as folder:
+                    if isinstance(self._policy, VllmPolicy):
+                        self._policy.reload(folder)
+                    else:
+                        self._policy = VllmPolicy(folder, vllm_share)
+            self._version = files.version
+        return self._policy
 
 
 class Rollouts(ABC):
