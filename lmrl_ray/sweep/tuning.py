@@ -1,8 +1,9 @@
 """A sweep as Ray Tune takes it: searcher, scheduler, stop rules, and where a trial is placed.
 
-Without learner workers, a trial is a placement group of its process (which learns) and its rollout
-actors. With `resources.workers`, Ray Train makes a placement group of its own for them, so the trial's
-holds its process alone and the number of trials at a time is what keeps both groups placeable.
+A trial is a placement group of its process and the rollout actors that it starts. Without learner
+workers that is all: it learns in its process. With `resources.workers`, Ray Train makes a placement group
+of its own for them, and they start rollout actors outside of either; the trial's own actors play its final
+evaluation. What keeps all of this placeable is the number of trials at a time.
 """
 
 from __future__ import annotations
@@ -80,9 +81,8 @@ def tune_plan(plan: Plan, folder: Path, out: Path, max_concurrent: int | None, r
 
 def trial_bundles(resources: ResourcesConfig) -> list[dict[str, float]]:
     """What a trial reserves: its process first, then its rollout actors."""
-    if resources.workers:
-        return [dict(_DRIVER)]
-    return [learner_bundle(resources), *[actor_bundle(resources)] * resources.rollout_actors]
+    head = dict(_DRIVER) if resources.workers else learner_bundle(resources)
+    return [head, *[actor_bundle(resources)] * resources.rollout_actors]
 
 
 def _resources_at_once(resources: ResourcesConfig, trials: int) -> ResourcesConfig:
@@ -90,7 +90,7 @@ def _resources_at_once(resources: ResourcesConfig, trials: int) -> ResourcesConf
     return resources.model_copy(
         update={
             "workers": trials * max(resources.min_workers, 1),
-            "rollout_actors": trials * resources.rollout_actors,
+            "rollout_actors": trials * resources.rollout_actors * (2 if resources.workers else 1),
         }
     )
 
@@ -102,9 +102,10 @@ def _fitting(ray: Any, resources: ResourcesConfig) -> int | None:
     """
     if not resources.workers:
         return None
-    needed: dict[str, float] = dict(_DRIVER)
+    needed: dict[str, float] = {}
     learners = [learner_bundle(resources)] * resources.min_workers
-    for bundle in [*learners, *[actor_bundle(resources)] * resources.rollout_actors]:
+    players = [actor_bundle(resources)] * resources.rollout_actors
+    for bundle in [*trial_bundles(resources), *learners, *players]:
         for name, amount in bundle.items():
             needed[name] = needed.get(name, 0.0) + amount
     has = ray.cluster_resources()

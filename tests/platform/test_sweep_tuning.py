@@ -65,7 +65,8 @@ def test_a_trial_reserves_its_learner_and_its_rollout_actors():
     )
     actor = {"CPU": 1.0, "GPU": 0.25, "sim": 0.01}
     assert trial_bundles(here) == [{"CPU": 2.0, "GPU": 1.0}, actor, actor]
-    assert trial_bundles(ResourcesConfig(workers=2, rollout_actors=2)) == [{"CPU": 0.01}]
+    elsewhere = ResourcesConfig(workers=2, rollout_actors=1)
+    assert trial_bundles(elsewhere) == [{"CPU": 0.01}, {"CPU": 1.0}]
 
 
 def test_trials_with_learner_workers_run_as_many_at_a_time_as_fit():
@@ -74,7 +75,7 @@ def test_trials_with_learner_workers_run_as_many_at_a_time_as_fit():
             return {"CPU": 8.0, "GPU": 4.0}
 
     assert _fitting(Cluster(), ResourcesConfig(rollout_actors=2)) is None
-    assert _fitting(Cluster(), ResourcesConfig(workers=1, rollout_actors=1)) == 3
+    assert _fitting(Cluster(), ResourcesConfig(workers=1, rollout_actors=1)) == 2
     assert _fitting(Cluster(), ResourcesConfig(workers=2, gpus_per_worker=1)) == 2
     with pytest.raises(ConfigError, match=r"a trial needs.*ask for fewer workers"):
         _fitting(Cluster(), ResourcesConfig(workers=9))
