@@ -50,6 +50,18 @@ class Decoding(Settings):
     rerank_logit_weight: float = Field(0.0, ge=0, description="weight of log pi_beta in a reranked score")
 
 
+def refused_by_vllm(decoding: Decoding) -> str | None:
+    """Why vLLM cannot draw like this; None where it can."""
+    if decoding.mode not in ("sample", "greedy"):
+        return f"decoding.mode: {decoding.mode} needs hidden states, which vLLM does not give"
+    cuts = [n for n in ("top_k", "top_p", "min_p") if getattr(decoding, n) is not None]
+    if len(cuts) > 1:
+        return f"decoding.{' and decoding.'.join(cuts)} together mean something else to vLLM; keep one"
+    if decoding.temperature != 1.0 and cuts and cuts != ["top_k"]:
+        return f"decoding.{cuts[0]} with a temperature means something else to vLLM, which applies it first"
+    return None
+
+
 class Policy(nn.Module, ABC):
     """A distribution over the next token, computed from the last hidden state of one or two trunks."""
 

@@ -12,23 +12,11 @@ from typing import Any
 import numpy as np
 
 from algos import models
-from algos.policy import Decoding
+from algos.policy import Decoding, refused_by_vllm
 from algos.sampler import SampledAction
 
 VERSION = "0.30.0"
 """The last one for torch 2.13 that takes transformers 5.23."""
-
-
-def refused(decoding: Decoding) -> str | None:
-    """Why vLLM cannot draw like this; None where it can."""
-    if decoding.mode not in ("sample", "greedy"):
-        return f"decoding.mode: {decoding.mode} needs hidden states, which vLLM does not give"
-    cuts = [n for n in ("top_k", "top_p", "min_p") if getattr(decoding, n) is not None]
-    if len(cuts) > 1:
-        return f"decoding.{' and decoding.'.join(cuts)} together mean something else to vLLM; keep one"
-    if decoding.temperature != 1.0 and cuts and cuts != ["top_k"]:
-        return f"decoding.{cuts[0]} with a temperature means something else to vLLM, which applies it first"
-    return None
 
 
 class VllmPolicy:
@@ -71,7 +59,7 @@ class VllmPolicy:
 
     def sampler(self, decoding: Decoding, slots: int, max_action_tokens: int) -> VllmSampler:
         """Raises ValueError for a decoding that vLLM cannot do."""
-        if reason := refused(decoding):
+        if reason := refused_by_vllm(decoding):
             raise ValueError(reason)
         return VllmSampler(self, decoding, slots, max_action_tokens)
 

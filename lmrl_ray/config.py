@@ -17,9 +17,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from algos.base import AlgorithmConfig, get_algorithm
 from algos.lora import LoraSettings
-from algos.policy import Decoding
+from algos.policy import Decoding, refused_by_vllm
 from algos.settings import Settings
-from algos.vllm_sampler import refused
 from envs.registry import get_task
 from lmrl_ray.simulators import located
 
@@ -282,7 +281,7 @@ def _vllm_refused(config: RunConfig) -> str | None:
         return f"it decodes language models, and {config.algo} is steered by Q; use torch"
     if not config.resources.rollout_actors or not config.resources.gpus_per_actor:
         return "it decodes in rollout actors with GPUs; set rollout_actors and gpus_per_actor"
-    return refused(config.decoding)
+    return refused_by_vllm(config.decoding)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from test_play import CHATTER, TEXTS, Chatter
 
 from algos.models import ModelError
 from algos.play import EpisodeRequest, play
-from algos.policy import Decoding, LanguagePolicy
-from algos.vllm_sampler import VllmPolicy, refused
+from algos.policy import Decoding, LanguagePolicy, load_policy, refused_by_vllm
+from algos.vllm_sampler import VllmPolicy
 
 REQUESTS = [EpisodeRequest(i, seed=1000 + i) for i in range(6)]
 
@@ -41,8 +41,6 @@ def played(who, slots=3, **decoding):
 
 
 def ours(folder):
-    from algos.policy import load_policy
-
     return load_policy(folder)
 
 
@@ -109,6 +107,6 @@ def test_a_policy_with_value_heads_is_refused(vllm, folders, tmp_path):
     ],
 )
 def test_a_decoding_that_vllm_does_otherwise_is_refused(vllm, folders, decoding, reason):
-    assert refused(Decoding()) is None
+    assert refused_by_vllm(Decoding()) is None
     with pytest.raises(ValueError, match=reason):
         VllmPolicy(folders[0], 0.9).sampler(Decoding(**decoding), 2, 4)
