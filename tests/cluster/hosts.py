@@ -97,6 +97,9 @@ class Host:
         enter = ["nsenter", f"--target={self.init.pid}", *_OWN, f"--wd={ROOT}"]
         return [*enter, "env", "-i", *assigned, *map(str, arguments)]
 
+    def is_alive(self) -> bool:
+        return self.init.is_running()
+
     def command_lines(self) -> list[str]:
         """Of the processes that run on it; none on a dead host."""
         try:

@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from hosts import ROOT, Host, Hosts
+from hosts import ROOT, USER, Host, Hosts
 from under_test import KINDS, LIMIT_S, ClusterUnderTest, say, wait_until
 
 SHIPPED = ROOT / "cluster.local.yaml"
@@ -69,6 +69,10 @@ class LaunchedCluster(ClusterUnderTest):
 
     def down(self) -> None:
         self._typed("ray", "down", "-y", self._file)
+        for worker in self.workers:
+            if worker.is_alive():
+                unknown = ("-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null")
+                self._typed("ssh", *unknown, f"{USER}@{worker.address}", "lmrl/venv/bin/ray stop")
 
     def left_over(self) -> list[str]:
         lines = [line for host in (self.head, *self.workers) for line in host.command_lines()]
