@@ -42,7 +42,11 @@ def add_adapters(model: Any, settings: LoraSettings, *, base_in_bf16: bool = Fal
         raise LoraError("model.lora: peft is not installed; pip install 'lmrl-ray[lora]'") from error
     targets = "all-linear" if settings.target_modules is None else list(settings.target_modules)
     config = LoraConfig(
-        r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),  # GPT-2's linear layer
     )
     known = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_matrix(module)}
     try:

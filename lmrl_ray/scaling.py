@@ -7,6 +7,7 @@ docs/scaling.md says what each does.
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +37,8 @@ def check_model(start: str, config: ModelConfig) -> None:
     """ModelError or LoraError when the model that a run starts from does not take the options."""
     if config.lora is None and not config.gradient_checkpointing:
         return
-    _prepare(models.architecture(start), config)
+    folder = Path(start) / "policy"
+    _prepare(models.architecture(folder if folder.is_dir() else start), config)
 
 
 def prepare(language_model: models.LanguageModel, config: ModelConfig) -> None:

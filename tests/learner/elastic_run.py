@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import ray
 import yaml
 from ray.cluster_utils import Cluster
 
@@ -50,5 +51,6 @@ while run.is_alive() and not steps.exists():
 # In this thread: a node is started with signal handlers.
 cluster.add_node(num_cpus=1, resources={"learner": 1})
 run.join()
+ray.shutdown()
 cluster.shutdown()
 sys.exit(bool(errors))

