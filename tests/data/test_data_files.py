@@ -366,6 +366,7 @@ def test_a_flipped_byte_in_the_data_is_noticed_when_it_is_read(tmp_path):
         list(EpisodeDataset(path))
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_passes_verification(tmp_path):
     episodes = [numbered(i, "text") for i in range(3)]
     path = write(tmp_path / "a.parquet", episodes)

@@ -48,6 +48,7 @@ def fen_after(moves: str) -> str:
 
 
 @pytest.mark.parametrize("task", TASKS)
+@pytest.mark.slow
 def test_it_satisfies_the_contract_of_every_task(task):
     check_env(task)
 

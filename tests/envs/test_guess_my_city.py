@@ -55,10 +55,12 @@ def wordings(city: str, question: str, **arguments) -> set[str]:
     return set(KnowledgeBase(**arguments).sentences(IDS[city], parse(question)).all())
 
 
+@pytest.mark.slow
 def test_every_task_conforms():
     check_env("guess-my-city")
 
 
+@pytest.mark.slow
 def test_the_yes_no_variant_with_held_out_wordings_conforms():
     check_env("guess-my-city", open_answers=False, split="held-out", reveal_country=False)
 
@@ -234,6 +236,7 @@ def test_stuffing_and_echoing_earn_nothing():
 
 
 @pytest.mark.parametrize("split", ["train", "held-out"])
+@pytest.mark.slow
 def test_no_answer_contains_the_name_of_the_city(split):
     simulator = KnowledgeBase(split=split)
     for questions in bank().values():
@@ -348,6 +351,7 @@ def test_the_expert_finds_every_city():
     assert max(episode.length for episode in episodes) <= 3
 
 
+@pytest.mark.slow
 def test_the_expert_finds_every_city_by_yes_and_no_alone():
     env = TASK.make(open_answers=False)
     episodes = [TASK.play(env, Expert(), seed=i, task_id=i) for i in range(100)]
@@ -355,6 +359,7 @@ def test_the_expert_finds_every_city_by_yes_and_no_alone():
     assert np.mean([episode.length for episode in episodes]) < 7
 
 
+@pytest.mark.slow
 def test_the_players_rank_as_they_should():
     env = TASK.make()
     won = [
@@ -364,6 +369,7 @@ def test_the_players_rank_as_they_should():
     assert won[0] < 0.2 < 0.4 < won[1] < 0.7 < won[2] == 1.0
 
 
+@pytest.mark.slow
 def test_the_data_set_is_like_table_1():
     env = TASK.make()
     episodes = [TASK.data_episode(env, seed) for seed in range(1500)]

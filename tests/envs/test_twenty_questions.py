@@ -400,6 +400,7 @@ def test_the_players_bear_an_oracle_that_disagrees_with_the_table(name):
     assert sum(map(bool, guesses)) > 150
 
 
+@pytest.mark.slow
 def test_the_crowd_plays_as_well_as_the_published_data():
     """Success .31 and return -17.3 in Table 1; with those the lengths must be near 17.6."""
     episodes = play("behaviour", 4000)

@@ -176,7 +176,7 @@ def test_the_symbolic_algorithms_are_listed(lmrl):
 
 
 @pytest.mark.slow
-def test_dqn_of_rllib_finds_the_best_way_from_every_start(lmrl, out):
+def test_dqn_of_rllib_finds_the_best_way_from_every_start(lmrl, out, ray_cluster):
     answer = lmrl("train", "rllib-dqn", "maze-symbolic", "--out", out, "--name", "dqn", "--json")
     assert answer.code == 0, answer.stderr
     assert answer.json["raw_return"] == pytest.approx(OPTIMUM)

@@ -55,6 +55,7 @@ def test_the_built_in_simulator_can_be_named(task):
 
 
 @pytest.mark.parametrize("task", DIALOGUES)
+@pytest.mark.slow
 def test_an_environment_with_a_model_conforms(task):
     check_env(task, simulator=Says("Yes, $20,000."))
 
@@ -284,6 +285,7 @@ def test_a_dialogue_about_nobody_knows_what_teaches_nothing(task):
 
 
 @pytest.mark.parametrize("task", DIALOGUES)
+@pytest.mark.slow
 def test_the_answering_side_is_a_task_that_conforms_and_is_not_listed(task):
     check_env(f"{task}-answers")
     assert f"{task}-answers" not in task_ids()
