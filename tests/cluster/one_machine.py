@@ -57,6 +57,8 @@ class OneMachineCluster(ClusterUnderTest):
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
             "dashboard_port": self._port,
+            # The usual port may be that of another Ray, which would then run our jobs.
+            "dashboard_agent_listen_port": 0,
             "temp_dir": temporary,
         }
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
