@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
-from under_test import KINDS, ClusterUnderTest, wait_until
+from under_test import KINDS, ClusterUnderTest, rays, wait_until
 
 CPUS = 2
 
@@ -73,7 +73,7 @@ class OneMachineCluster(ClusterUnderTest):
         self._cluster.shutdown()
 
     def left_over(self) -> list[str]:
-        return [" ".join(p.cmdline()) for p in self._started if p.is_running()]
+        return rays(self._started)
 
     def command(self, *arguments: object) -> list[str]:
         return [str(a) for a in arguments]
