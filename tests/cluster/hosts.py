@@ -100,12 +100,9 @@ class Host:
     def is_alive(self) -> bool:
         return self.init.is_running()
 
-    def command_lines(self) -> list[str]:
-        """Of the processes that run on it; none on a dead host."""
-        try:
-            return [" ".join(p.cmdline()) for p in self.init.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return []
+    def processes(self) -> list[psutil.Process]:
+        """All but the first; none on a dead host."""
+        return self.init.children(recursive=True) if self.is_alive() else []
 
     def kill(self) -> None:
         """End all its processes at once. Does nothing to a dead host."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from hosts import ROOT, USER, Host, Hosts
-from under_test import KINDS, LIMIT_S, ClusterUnderTest, say, wait_until
+from under_test import KINDS, LIMIT_S, ClusterUnderTest, rays, say, wait_until
 
 SHIPPED = ROOT / "cluster.local.yaml"
 HEAD = "192.0.2.10"
@@ -75,8 +75,7 @@ class LaunchedCluster(ClusterUnderTest):
                 self._typed("ssh", *unknown, f"{USER}@{worker.address}", "lmrl/venv/bin/ray stop")
 
     def left_over(self) -> list[str]:
-        lines = [line for host in (self.head, *self.workers) for line in host.command_lines()]
-        return [line for line in lines if "ray::" in line or "/ray/" in line]
+        return rays(p for host in (self.head, *self.workers) for p in host.processes())
 
     def lose(self, node: str) -> None:
         (address,) = (n["node_ip"] for n in self._ask("nodes") if n["node_id"] == node)

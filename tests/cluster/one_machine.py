@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
-from under_test import KINDS, ClusterUnderTest, wait_until
+from under_test import KINDS, ClusterUnderTest, rays, wait_until
 
 CPUS = 2
 
@@ -57,6 +57,8 @@ class OneMachineCluster(ClusterUnderTest):
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
             "dashboard_port": self._port,
+            # The usual port may be that of another Ray, which would then run our jobs.
+            "dashboard_agent_listen_port": 0,
             "temp_dir": temporary,
         }
         self._cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -71,7 +73,7 @@ class OneMachineCluster(ClusterUnderTest):
         self._cluster.shutdown()
 
     def left_over(self) -> list[str]:
-        return [" ".join(p.cmdline()) for p in self._started if p.is_running()]
+        return rays(self._started)
 
     def command(self, *arguments: object) -> list[str]:
         return [str(a) for a in arguments]

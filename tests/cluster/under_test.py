@@ -6,10 +6,12 @@ import json
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 KINDS = ("learner", "learner", "learner", "simulator")
 """Of the nodes beside the head. Two learners work, the third is there for when one is lost."""
@@ -86,6 +88,15 @@ class ClusterUnderTest(ABC):
         assert found.returncode == 0, found.stderr
         answer: list[dict[str, Any]] = json.loads(found.stdout)
         return answer
+
+
+def rays(processes: Iterable[psutil.Process]) -> list[str]:
+    """The command lines of those that are Ray's and run."""
+    lines = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # a zombie is one, too
+            lines.append(" ".join(process.cmdline()))
+    return [line for line in lines if "ray::" in line or "/ray/" in line]
 
 
 def ended_well(process: subprocess.Popen[str]) -> str:
