@@ -1,9 +1,9 @@
 """Train by PPO on the toy task, a round of a few episodes each step, and print what the process holds.
 
-    soak.py FOLDER POLICY DATA STEPS [PLUGIN ALGO]
+    soak.py FOLDER POLICY DATA STEPS
 
 One line of JSON: for each step that is looked at, the seconds since the first step and the process's
-resident bytes, open files and threads. A plugin's algorithm may take the place of PPO.
+resident bytes, open files and threads.
 """
 
 import gc
@@ -21,10 +21,11 @@ from lmrl_ray.plugins import load_plugins
 LOOK_EVERY = 100
 
 
-def config_of(steps: int, plugins: list[str], algo: str) -> dict:
+def config_of(steps: int) -> dict:
+    plugins = [str(Path(__file__).with_name("toy.py"))]
     load_plugins(plugins)
     values = {
-        "algo": algo,
+        "algo": "ppo",
         "task": "toy",
         "plugins": plugins,
         "optimizer": {"engine": "torch", "lr": 1e-4},
@@ -43,9 +44,7 @@ def config_of(steps: int, plugins: list[str], algo: str) -> dict:
 
 
 def main() -> None:
-    folder, policy, data, steps, *other = sys.argv[1:]
-    plugin, algo = other or (None, "ppo")
-    plugins = [str(Path(__file__).with_name("toy.py")), *([plugin] if plugin else [])]
+    folder, policy, data, steps = sys.argv[1:]
     process, begin, seen = psutil.Process(), time.monotonic(), []
 
     def look(step: int, metrics: dict[str, float]) -> None:
@@ -62,7 +61,8 @@ def main() -> None:
                 }
             )
 
-    job = LearnerJob(config_of(int(steps), plugins, algo), folder, data, policy)
+    Path(folder).mkdir(exist_ok=True)
+    job = LearnerJob(config_of(int(steps)), folder, data, policy)
     assert learn(job, LocalContext(job.checkpoints, keep=2, on_metrics=look)) == int(steps)
     print(json.dumps(seen))
 

@@ -18,7 +18,7 @@ from lmrl_ray.rollout import ActorRollouts, LocalRollouts, Setting
 
 pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 EPISODES, SLOTS = 240, 3
-KILLS, BETWEEN_S = 5, 1.5
+KILLS, BETWEEN_S = 4, 1.5
 
 
 class Killer:

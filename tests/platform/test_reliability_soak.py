@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import tiny_language_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.reliability]
 ITERATIONS, WARM = 1000, 200
@@ -14,14 +15,22 @@ GROWTH_BYTES = 20 * 2**20
 """Above what the allocator's fragments took in trials; 100 kB an iteration would be 76 MiB."""
 
 
+@pytest.fixture
+def smallest_policy(tmp_path):
+    """Of one layer: what is to be seen is the platform's, not the network's."""
+    texts = ["Animal 3?\nNo, 71.\nYes.\n", "ant\n", "bee\n", "cat\n"]
+    tiny_language_model(texts, width=16, layers=1).save(tmp_path / "policy")
+    return tmp_path / "policy"
+
+
 def test_a_thousand_online_iterations_grow_neither_memory_nor_open_files(
-    toy_policy, toy_data, tmp_path, record_property
+    smallest_policy, toy_data, tmp_path, record_property
 ):
     """In a process of its own, whose memory is not that of the tests before."""
     script, temporary = Path(__file__).with_name("soak.py"), tmp_path / "temporary"
     temporary.mkdir()
     ended = subprocess.run(
-        [sys.executable, script, tmp_path / "run", toy_policy, toy_data, str(ITERATIONS)],
+        [sys.executable, script, tmp_path / "run", smallest_policy, toy_data, str(ITERATIONS)],
         capture_output=True,
         text=True,
         env={**os.environ, "TMPDIR": str(temporary)},
