@@ -44,6 +44,22 @@ def ray_cluster() -> Iterator[Any]:
     ray.shutdown()
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The figures of docs/reliability.md: what tests have recorded (`record_property`) as `reliability`."""
+    passed = terminalreporter.getreports("passed")
+    figures = [
+        (report.nodeid.split("::")[-1], value)
+        for report in passed
+        if report.when == "call"
+        for name, value in report.user_properties
+        if name == "reliability"
+    ]
+    if figures:
+        terminalreporter.section("Reliability figures")
+        for test, value in figures:
+            terminalreporter.line(f"{test}:\n    {value}")
+
+
 @pytest.fixture(scope="session")
 def fresh_mlflow_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow database, to be copied: making one runs seconds of migrations."""

@@ -27,6 +27,9 @@ class SmallDisk:
         self._mounted = mounted
         self._limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
+    def __str__(self) -> str:
+        return "a full disk (tmpfs)" if self._mounted else "a limit on the size of a file"
+
     def fill(self, leave: int) -> None:
         """Leave at most `leave` bytes."""
         if not self._mounted:

@@ -93,6 +93,7 @@ def test_the_behaviour_policy_of_ilql_stays_what_it_was_and_its_heads_are_saved(
     assert any(not torch.equal(state[f"target_{n}"], heads[n]) for n in heads if n.startswith("q."))
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     "name",
     ["state/model.safetensors", "state/optimizer.safetensors", "state/trainer.json", "policy/tokenizer.json"],
@@ -108,6 +109,7 @@ def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_used(run, name, ca
     assert f"{LAST}: {name} is not what was written; using an earlier checkpoint" in said
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize("name", ["state/model.safetensors", "policy/config.json"])
 def test_a_missing_file_is_found_and_the_checkpoint_before_is_used(run, name, capsys):
     (run.checkpoints / LAST / name).unlink()
@@ -115,6 +117,7 @@ def test_a_missing_file_is_found_and_the_checkpoint_before_is_used(run, name, ca
     assert f"{LAST}: {name} is missing; using an earlier checkpoint" in capsys.readouterr().out
 
 
+@pytest.mark.reliability
 @pytest.mark.parametrize(
     "content",
     [
@@ -165,8 +168,9 @@ def test_a_truncated_model_is_refused_with_the_folders_name(run, material):
         checkpoint.load_model(path.parent.parent, algorithm)
 
 
+@pytest.mark.reliability
 def test_a_full_disk_is_named_and_leaves_the_earlier_checkpoint_whole_and_nothing_half_written(
-    material, small_disk, tmp_path
+    material, small_disk, tmp_path, record_property
 ):
     config = config_of(material, "bc")
     whole = job_of(material, config, tmp_path / "whole")
@@ -188,11 +192,13 @@ def test_a_full_disk_is_named_and_leaves_the_earlier_checkpoint_whole_and_nothin
     assert "--resume" in message
     assert [p.name for p in job.checkpoints.iterdir()] == [f"step-{EVERY:06d}"]
     assert checkpoint.damage(job.checkpoints / f"step-{EVERY:06d}") is None
+    record_property("reliability", f"{small_disk}: the checkpoint before is whole, and the error says so")
     # With some space again, the run goes on to where it would have been.
     assert learn_here(job) == STEPS
     assert weights(job.checkpoints / LAST) == weights(whole.checkpoints / LAST)
 
 
+@pytest.mark.reliability
 def test_a_full_disk_at_the_journal_is_named_as_well(material, small_disk):
     job = job_of(material, config_of(material, "bc"), small_disk.folder / "run")
     small_disk.fill(leave=0)
@@ -212,6 +218,7 @@ class Payload:
         return (open, (self.marker, "w"))
 
 
+@pytest.mark.reliability
 def test_nothing_that_lies_in_a_checkpoint_is_unpickled(run, material, tmp_path):
     marker = tmp_path / "executed"
     evil = pickle.dumps(Payload(marker))

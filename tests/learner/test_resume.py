@@ -135,6 +135,7 @@ def test_an_interrupt_within_a_step_loses_no_more_than_what_was_not_saved(
     assert figures_in(job) == figures_in(whole)
 
 
+@pytest.mark.reliability
 def test_an_interrupt_while_a_checkpoint_is_written_leaves_the_earlier_one_and_no_litter(
     material, undisturbed, tmp_path, monkeypatch
 ):
@@ -160,6 +161,7 @@ def test_an_interrupt_while_a_checkpoint_is_written_leaves_the_earlier_one_and_n
     assert weights(job.checkpoints / LAST) == weights(whole.checkpoints / LAST)
 
 
+@pytest.mark.reliability
 def test_what_a_killed_process_left_half_written_is_swept_up_by_the_next_checkpoint(material, undisturbed):
     job = undisturbed(config_of(material, "bc"))
     last = job.checkpoints / LAST
@@ -178,6 +180,7 @@ def test_resuming_a_finished_run_changes_no_file(material, undisturbed):
     assert everything(job.checkpoints.parent) == before
 
 
+@pytest.mark.reliability
 def test_a_run_resumes_from_the_last_whole_checkpoint_when_a_later_one_is_damaged(
     material, undisturbed, capsys
 ):

@@ -106,8 +106,9 @@ def test_two_workers_train_to_the_weights_of_one_process(start, on_two_workers, 
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=WEIGHT_TOLERANCE, msg=name)
 
 
+@pytest.mark.reliability
 def test_a_killed_worker_is_restarted_from_the_last_checkpoint_and_the_run_ends_as_if_undisturbed(
-    start, on_two_workers, out, tmp_path
+    start, on_two_workers, out, tmp_path, record_property
 ):
     marker = tmp_path / "killed"
     killed = start("killed", algo="ilql-killed", marker=marker, workers=2)
@@ -123,6 +124,11 @@ def test_a_killed_worker_is_restarted_from_the_last_checkpoint_and_the_run_ends_
     for metric in ("loss", "grad_norm", "q/mean"):
         logged = Counter(m.step for m in client.get_metric_history(killed.mlflow_run, metric))
         assert logged == dict.fromkeys(range(1, STEPS + 1), 1), metric
+    record_property(
+        "reliability",
+        f"1 of 2 learner workers killed in step {faulty_algorithms.FATAL_STEP} of {STEPS}: "
+        f"weights and journal are the undisturbed run's, bit for bit",
+    )
 
 
 def test_an_error_in_a_worker_is_told_in_its_own_words_in_one_line(start, out, tmp_path):

@@ -206,6 +206,7 @@ def test_the_policy_is_put_once_for_all_actors_and_calls(
     assert stored[0].version < stored[1].version
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_an_actor_killed_in_the_middle_of_an_episode_changes_nothing(
     actors, setting, requests, undisturbed, tmp_path
@@ -250,6 +251,7 @@ def test_actors_killed_from_outside_during_an_evaluation_change_nothing(
     assert same(actors.play(setting(), requests, kill), undisturbed)
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_an_actor_that_hangs_is_replaced_after_the_deadline(
     actors, setting, requests, undisturbed, tmp_path, monkeypatch

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import time
 from collections import Counter
 
 import pytest
@@ -81,15 +82,20 @@ def rollouts(ray_cluster):
     cloudpickle.unregister_pickle_by_value(stub_actor)
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
-def test_200_actors_of_which_20_are_killed_deliver_every_episode_exactly_once(rollouts, ray_cluster, capsys):
+def test_200_actors_of_which_20_are_killed_deliver_every_episode_exactly_once(
+    rollouts, ray_cluster, capsys, record_property
+):
     before = rollouts.actors.process_ids()
     assert len(set(before)) == ACTORS
     assert ray_cluster.get(rollouts.actors._actors[0].heavy.remote()) == []
 
     killer = Killer(before)
     requests = [EpisodeRequest(i, seed=10 * i) for i in range(EPISODES)]
+    begin = time.monotonic()
     played = rollouts.play(Setting("stub", {}, (), Decoding(), "stub"), requests, killer)
+    seconds = time.monotonic() - begin
 
     assert killer.killed == KILLED
     assert killer.done == EPISODES
@@ -100,3 +106,8 @@ def test_200_actors_of_which_20_are_killed_deliver_every_episode_exactly_once(ro
     ]
     assert 0 < rollouts.actors.restarts <= KILLED
     assert all("of 200 rollout actors alive" in line for line in capsys.readouterr().err.splitlines())
+    record_property(
+        "reliability",
+        f"{ACTORS} rollout actors, {KILLED} killed in {seconds:.0f} s: {60 * KILLED / seconds:.0f} a minute; "
+        f"each of {EPISODES} episodes once",
+    )

@@ -22,6 +22,8 @@ from lmrl_ray.data import DataError, EpisodeDataset
 from lmrl_ray.data.schema import METADATA_KEY, SCHEMA
 from lmrl_ray.resolve import find_policy, run_config_of
 
+pytestmark = pytest.mark.reliability
+
 
 class Touch:
     """A pickle of it makes a file when it is read."""

@@ -144,6 +144,7 @@ def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(sweep_file, out
     assert {r.info.status for r in runs_of(client).values()} == {"FAILED"}
 
 
+@pytest.mark.reliability
 @pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_is_resumed_where_it_was(sweep_file, out, client, started):
     file = sweep_file(search="optuna", scheduler="none", asha=None, trials=3)
