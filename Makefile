@@ -24,7 +24,7 @@ test-cluster: $(VENV)/installed-dev
 
 # What docs/reliability.md tells; the figures are at the end. One after the other, so that they are comparable.
 reliability: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m reliability -rap
+	$(BIN)/python -m pytest tests tests/cluster -m reliability -rap
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
