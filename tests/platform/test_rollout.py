@@ -225,13 +225,17 @@ def test_an_actor_killed_in_the_middle_of_an_episode_changes_nothing(
 def test_the_line_of_actors_tells_what_is_in_flight_who_is_alive_and_restarts(
     actors, setting, requests, capsys, monkeypatch
 ):
+    pids(actors)
+    actors._actors._manager.probe_unhealthy_actors(timeout_seconds=60, mark_healthy=True)
     monkeypatch.setattr(actors, "_heartbeat_s", 0.05)
     actors.play(setting(), requests, lambda _: time.sleep(0.1))
     counts = r"(\d+) of 23 episodes done, 0 failed, (\d+) in flight"
-    line = rf".* toy: {counts}; [12] of 2 rollout actors alive, \d+ .*"
-    found = [re.fullmatch(line, text) for text in capsys.readouterr().err.splitlines()]
+    line = rf".* toy: {counts}; 2 of 2 rollout actors alive, \d+ restarts"
+    # Ray writes to stderr as well.
+    told = [text for text in capsys.readouterr().err.splitlines() if " toy: " in text]
+    found = [re.fullmatch(line, text) for text in told]
     assert len(found) >= 3
-    assert all(found)
+    assert all(found), told
     # At most the group that is played and the next one of each actor; all that is not done at most.
     assert all(int(f[2]) <= min(2 * 2 * SLOTS, EPISODES - int(f[1]) + SLOTS) for f in found)
     assert any(int(f[2]) for f in found)
