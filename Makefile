@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A file's tests stay together: they share what is costly to start.
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-fast test-cluster reliability check bench install
+.PHONY: demo test test-fast test-cluster benchmark-smoke reliability check bench install
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/installed
@@ -21,6 +21,11 @@ test-fast: $(VENV)/installed-dev
 test-cluster: $(VENV)/installed-dev
 	sh tools/install_host_tools.sh
 	$(BIN)/python -m pytest tests/cluster -s -rA
+
+# A matrix of minutes as a user would run it, into a folder that is removed.
+benchmark-smoke: $(VENV)/installed
+	out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && \
+	$(BIN)/lmrl benchmark tune_configs/benchmark_smoke.yaml --out "$$out"
 
 # What docs/reliability.md tells; the figures are at the end. One after the other, so that they are comparable.
 reliability: $(VENV)/installed-dev

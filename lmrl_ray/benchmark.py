@@ -39,6 +39,9 @@ class Suite(Settings):
 
     tasks: tuple[str, ...] = Field(min_length=1)
     algorithms: tuple[str, ...] = Field(min_length=1)
+    only: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="by task, its algorithms where these are not all of them"
+    )
     seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
     cpus_per_cell: float = Field(1.0, gt=0)
     gpus_per_cell: float = Field(0.0, ge=0)
@@ -46,6 +49,9 @@ class Suite(Settings):
     overrides: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by task, algorithm or TASK/ALGORITHM, later ones win"
     )
+
+    def algorithms_of(self, task: str) -> tuple[str, ...]:
+        return self.only.get(task, self.algorithms)
 
     def settings(self, task: str, algo: str) -> dict[str, Any]:
         """What the suite says of one cell, on top of the tuned defaults."""
@@ -103,13 +109,18 @@ def run_benchmark(
 def read_suite(file: Path) -> Suite:
     """A suite's file, every cell of it checked. ConfigError and the errors of unknown names."""
     suite = validate(Suite, load_yaml(file), str(file), "")
+    for task, some in suite.only.items():
+        if task not in suite.tasks or not set(some) <= set(suite.algorithms):
+            raise ConfigError(
+                f"{file}: only.{task}: found {list(some)}; give a task of `tasks`, some of `algorithms`"
+            )
     known = {*suite.tasks, *suite.algorithms, "bc"}
     known |= {f"{t}/{a}" for t in suite.tasks for a in ("bc", *suite.algorithms)}
     for key in suite.overrides:
         if key not in known:
             raise ConfigError(f"{file}: overrides.{key}: no cell of this suite is called so")
     for task in suite.tasks:
-        for algo in suite.algorithms:
+        for algo in suite.algorithms_of(task):
             _config(suite.settings(task, algo), task, algo, suite.seeds[0])
     return suite
 
@@ -129,7 +140,7 @@ def _tracker(folder: Path, out: Path, suite: Suite) -> Tracker:
         write_whole(plan, json.dumps({"suite": asked}))
         return tracker
     earlier = json.loads(plan.read_text())
-    if earlier["suite"] != asked:
+    if validate(Suite, earlier["suite"], str(plan), "") != suite:
         raise ConfigError(
             f"{folder}: holds the results of another suite of that name; give --name, or remove the folder"
         )
@@ -151,25 +162,34 @@ def _run_cells(
         )
         for task in suite.tasks
         for seed in suite.seeds
-        for algo in dict.fromkeys(("bc", *suite.algorithms))
+        for algo in dict.fromkeys(("bc", *suite.algorithms_of(task)))
     }
     ray = ensure_ray(ResourcesConfig(rollout_actors=max_concurrent or 0))
     cell = ray.remote(num_cpus=suite.cpus_per_cell, num_gpus=suite.gpus_per_cell, max_retries=3)(_cell)
-    clones = {(t, s): cell.remote(jobs[t, "bc", s], None) for t in suite.tasks for s in suite.seeds}
-    running = {
-        (clones[t, s] if a == "bc" else cell.remote(job, clones[t, s])): (t, a, s)
-        for (t, a, s), job in jobs.items()
-    }
-    with display.bar("cells", len(running)) as bar:
-        waiting = list(running)
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            task, algo, seed = running[done[0]]
-            result = ray.get(done[0])
-            if algo in suite.algorithms:
-                path = folder / "cells" / task / f"{algo}-{seed}.json"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(path, json.dumps(asdict(result), indent=1))
+    clones: dict[tuple[str, int], Any] = {}
+    running: dict[Any, tuple[str, str, int]] = {}
+
+    def finish_one() -> None:
+        done, _ = ray.wait(list(running))
+        task, algo, seed = running.pop(done[0])
+        result = ray.get(done[0])
+        if algo in suite.algorithms_of(task):
+            path = folder / "cells" / task / f"{algo}-{seed}.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps(asdict(result), indent=1))
+
+    with display.bar("cells", len(jobs)) as bar:
+        # The clones first: what starts from one that is not there yet would hold a place and wait.
+        for (task, algo, seed), job in sorted(jobs.items(), key=lambda item: item[0][1] != "bc"):
+            if len(running) == max_concurrent:
+                finish_one()
+                bar.advance(1)
+            started = cell.remote(job, clones.get((task, seed)))
+            running[started] = (task, algo, seed)
+            if algo == "bc":
+                clones[task, seed] = started
+        while running:
+            finish_one()
             bar.advance(1)
 
 

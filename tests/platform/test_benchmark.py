@@ -1,6 +1,7 @@
 """The comparison: a suite's file, its statistics, and a small matrix run, interrupted and gone on with."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -61,6 +62,8 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_the_ties():
         ("tasks: [maze-fo]\nalgorithms: []\n", "algorithms"),
         ("tasks: [maze-fo]\nalgorithms: [bc]\nseed: 3\n", "seeds"),
         ("tasks: [maze-fo]\nalgorithms: [bc]\noverrides: {maze-po: {}}\n", "overrides.maze-po"),
+        ("tasks: [maze-fo]\nalgorithms: [bc]\nonly: {maze-po: [bc]}\n", "only.maze-po"),
+        ("tasks: [maze-fo]\nalgorithms: [bc]\nonly: {maze-fo: [ilql]}\n", "only.maze-fo"),
         ("tasks: [maze-fo]\nalgorithms: [bc]\nconfig: {training: {step: 3}}\n", "training.steps"),
     ],
 )
@@ -83,6 +86,14 @@ def test_what_is_said_of_a_cell_wins_over_what_is_said_of_all(tmp_path):
     assert suite.settings("maze-fo", "ilql") == {"training": {"steps": 3, "save_every": 1}}
 
 
+def test_a_task_may_run_some_of_the_algorithms_alone(tmp_path):
+    file = tmp_path / "suite.yaml"
+    file.write_text("tasks: [maze-fo, maze-po]\nalgorithms: [bc, ilql, ppo]\nonly: {maze-po: [bc, ilql]}\n")
+    suite = read_suite(file)
+    assert suite.algorithms_of("maze-fo") == ("bc", "ilql", "ppo")
+    assert suite.algorithms_of("maze-po") == ("bc", "ilql")
+
+
 SUITE = """
 tasks: [toy]
 algorithms: [bc, mc]
@@ -95,13 +106,20 @@ config:
 """
 
 
+def one_after_the_other(runs):
+    """Each run's configuration was written after the evaluation of the one before."""
+    times = [((r / "config.yaml").stat().st_mtime, (r / "evaluation.json").stat().st_mtime) for r in runs]
+    return all(end <= begin for (_, end), (begin, _) in pairwise(sorted(times)))
+
+
 @pytest.mark.slow
 def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster, toy):
     file = tmp_path / "small.yaml"
     suite = SUITE.replace("TOY", str(toy))
     file.write_text(suite)
     hooks = Hooks(Display(quiet=True))
-    result = run_benchmark(file, tmp_path / "runs", hooks)
+    result = run_benchmark(file, tmp_path / "runs", hooks, max_concurrent=1)
+    assert one_after_the_other((tmp_path / "runs").glob("small-toy-*"))
     learnt = [r for r in result.rows if not r.scripted]
     assert [(r.policy, r.seeds) for r in learnt] == [("bc", [0, 1]), ("mc", [0, 1])]
     assert {r.policy for r in result.rows if r.scripted} == {"random", "behaviour", "optimal"}
