@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from lmrl_ray.config import ConfigError, load_yaml
 from lmrl_ray.report.comparison import improvement_interval, probability_of_improvement
+from lmrl_ray.report.printing import print_table
 from lmrl_ray.resolve import find_run
 
 
@@ -64,4 +64,4 @@ def print_runs(rows: Sequence[dict[str, Any]]) -> None:
             f"{row['probability_of_improvement']:.2f}",
             f"{low:.2f} to {high:.2f}",
         )
-    Console().print(table)
+    print_table(table)

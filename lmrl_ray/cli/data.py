@@ -54,8 +54,9 @@ def statistics(path: Path, plugins: list[str]) -> dict[str, Any]:
 
 def print_stats(path: Path, found: dict[str, Any]) -> None:
     """Ours beside the paper's table 1."""
-    from rich.console import Console
     from rich.table import Table
+
+    from lmrl_ray.report.printing import print_table
 
     spec = get_task(found["task"])
     paper: dict[str, float] = {"episodes": spec.data_episodes, **spec.table1}
@@ -65,7 +66,7 @@ def print_stats(path: Path, found: dict[str, Any]) -> None:
     for key, value in found.items():
         if key != "task":
             table.add_row(key, f"{value:.4g}", f"{paper[key]:.4g}" if key in paper else "")
-    Console().print(table)
+    print_table(table)
 
 
 def import_file(task: str, file: Path, out: Path | None) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from lmrl_ray.mlflow_store import look_at_it
+from lmrl_ray.report.printing import print_table
 from lmrl_ray.sweep import SweepResult
 
 
@@ -24,7 +24,7 @@ def print_sweep(result: SweepResult, out: Path) -> None:
         values = [_shown(trial.parameters.get(k, "")) for k in keys]
         score = "-" if trial.score is None else f"{trial.score:.2f}"
         table.add_row(trial.name, *values, str(trial.steps), score, trial.status)
-    Console().print(table)
+    print_table(table)
     for exploit in result.exploits:
         print(f"{exploit.trial} went on from {exploit.donor} at step {exploit.step}")
     print(f"best configuration: {result.best_config}   (lmrl train --config {result.best_config} ...)")

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from envs.registry import get_task
+from lmrl_ray.report.printing import print_table
 from lmrl_ray.report.tables import PAPER_NOTE
 
 _RESAMPLES = 10_000
@@ -118,9 +119,8 @@ def print_comparison(rows: Sequence[Row]) -> None:
         simulator = next(iter(here.values())).simulator
         cells = [_cell_text(here[p], here[p] is best) if p in here else "" for p in policies]
         table.add_row(f"{task}\n[dim]simulator: {simulator}[/]", *cells)
-    console = Console()
-    console.print(table)
-    console.print(PAPER_NOTE, style="dim")
+    print_table(table)
+    Console().print(PAPER_NOTE, style="dim")
 
 
 def _cell_text(row: Row, best: bool) -> str:

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from envs.registry import TaskSpec
 from lmrl_ray.evaluate import Score
+from lmrl_ray.report.printing import print_table
 
 PAPER_NOTE = "paper rows: other data, other models (GPT-2); for orientation, not a comparison"
 
@@ -33,8 +34,8 @@ def print_scores(spec: TaskSpec, scores: Sequence[Score], paper: Sequence[str] =
     for name in published:
         row = spec.paper[name]
         table.add_row(f"paper: {name}", _number(row.raw, 2), "", _number(row.reported), "", "", style="dim")
+    print_table(table)
     console = Console()
-    console.print(table)
     if published:
         console.print(PAPER_NOTE, style="dim")
     failed = sum(s.failed for s in scores)
