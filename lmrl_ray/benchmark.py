@@ -115,7 +115,7 @@ def read_suite(file: Path) -> Suite:
                 f"{file}: only.{task}: found {list(some)}; give a task of `tasks`, some of `algorithms`"
             )
     known = {*suite.tasks, *suite.algorithms, "bc"}
-    known |= {f"{t}/{a}" for t in suite.tasks for a in ("bc", *suite.algorithms)}
+    known |= {f"{t}/{a}" for t in suite.tasks for a in ("bc", *suite.algorithms_of(t))}
     for key in suite.overrides:
         if key not in known:
             raise ConfigError(f"{file}: overrides.{key}: no cell of this suite is called so")
@@ -177,20 +177,19 @@ def _run_cells(
             path = folder / "cells" / task / f"{algo}-{seed}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, json.dumps(asdict(result), indent=1))
+        bar.advance(1)
 
     with display.bar("cells", len(jobs)) as bar:
         # The clones first: what starts from one that is not there yet would hold a place and wait.
         for (task, algo, seed), job in sorted(jobs.items(), key=lambda item: item[0][1] != "bc"):
             if len(running) == max_concurrent:
                 finish_one()
-                bar.advance(1)
             started = cell.remote(job, clones.get((task, seed)))
             running[started] = (task, algo, seed)
             if algo == "bc":
                 clones[task, seed] = started
         while running:
             finish_one()
-            bar.advance(1)
 
 
 def _cell(job: _Job, clone: Cell | None) -> Cell:
