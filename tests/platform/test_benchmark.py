@@ -65,7 +65,8 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_the_ties():
         ("tasks: [maze-fo]\nalgorithms: [bc]\nonly: {maze-po: [bc]}\n", "only.maze-po"),
         ("tasks: [maze-fo]\nalgorithms: [bc]\nonly: {maze-fo: [ilql]}\n", "only.maze-fo"),
         (
-            "tasks: [maze-fo]\nalgorithms: [ilql, ppo]\nonly: {maze-fo: [ilql]}\noverrides: {maze-fo/ppo: {}}\n",
+            "tasks: [maze-fo]\nalgorithms: [ilql, ppo]\nonly: {maze-fo: [ilql]}\n"
+            "overrides: {maze-fo/ppo: {}}\n",
             "overrides.maze-fo/ppo",
         ),
         ("tasks: [maze-fo]\nalgorithms: [bc]\nconfig: {training: {step: 3}}\n", "training.steps"),
