@@ -43,6 +43,7 @@ from algos.models import LanguageModel
 from algos.networks import TokenLogProb, ValueHead, copy_learnt, hidden_states, polyak_
 from algos.policy import LanguagePolicy
 from algos.ppo import clipped_policy_loss
+from algos.rounds import by_episode, look
 from algos.tokens import TokenEpisode
 from algos.values import q_heads
 
@@ -97,14 +98,11 @@ class UtteranceActorCritic(Algorithm):
             target = batch.reward[last] + self._shared.gamma * batch.continues[last] * next_v
         advantage = (q.amin(0) - v.amin(0)).detach()
         of_token = last.cumsum(0) - last.long()
-        hidden = hidden_states(self.lm.base_model, batch.input_ids, batch.mask)
-        log_prob = self.log_prob(hidden[batch.state_idx], batch.action_tok)
-
         error = 0.5 * (v - target_q).square()
         losses = {
             "loss/q": 0.5 * (q - target).square(),
             "loss/v": self._v_weight(target_q - v.detach(), batch) * error,
-            "loss/policy": self._actor_loss(log_prob, advantage[of_token], batch),
+            "loss/policy": self._actor_loss(self._log_prob(batch), advantage[of_token], batch),
         }
         sums = {name: value.sum() / batch.denominator for name, value in losses.items()}
         loss = torch.stack(list(sums.values())).sum()
@@ -118,6 +116,12 @@ class UtteranceActorCritic(Algorithm):
         }
         means = {name: value[of_token].sum() / batch.denominator for name, value in by_utterance.items()}
         return Loss(loss, {k: m.detach() for k, m in {"loss": loss, **sums, **means}.items()})
+
+    def _log_prob(self, batch: PackedBatch) -> torch.Tensor:
+        """log pi(a|s) of the action tokens, [N]."""
+        hidden = hidden_states(self.lm.base_model, batch.input_ids, batch.mask)
+        log_prob: torch.Tensor = self.log_prob(hidden[batch.state_idx], batch.action_tok)
+        return log_prob
 
     def after_step(self) -> None:
         polyak_(self.target.parameters(), self.critic.parameters(), self._shared.polyak)
@@ -143,7 +147,9 @@ class ArCHerConfig(ActorCriticConfig):
     gamma: float = Field(0.95, gt=0, le=1, description="discount per turn")
     polyak: float = Field(0.1, gt=0, le=1, description="share of the online weights in a target's update")
     actor_lr: float = Field(0.1, gt=0, description="the actor's learning rate, as a multiple of optimizer.lr")
-    actor_after: int = Field(10, ge=0, description="rounds in which the critic alone learns")
+    actor_after: int = Field(
+        10, ge=0, description="rounds in which the critic alone learns (the actor's weights still decay)"
+    )
     replay: int = Field(10_000, ge=1, description="episodes of past rounds that a worker keeps in memory")
     replayed: float = Field(
         4.0, ge=0, description="episodes that are replayed for Q beside each one of the round"
@@ -151,7 +157,7 @@ class ArCHerConfig(ActorCriticConfig):
     clip: float | None = Field(
         None,
         gt=0,
-        description="PPO's clip of the ratio to the sampled probability; None for REINFORCE, "
+        description="PPO's clip of the ratio to the probability at the round's start; None for REINFORCE, "
         "which is right only while online.epochs is 1",
     )
 
@@ -185,10 +191,26 @@ class ArCHer(UtteranceActorCritic):
         picks = torch.randint(max(len(self._replay), 1), (count,)).tolist()
         acts = float(self.rounds >= self.config.actor_after)
         self.rounds += 1
-        marked = [_marked(e, fresh=1.0, actor=acts) for e in episodes]
-        marked += [_marked(self._replay[i], fresh=0.0, actor=0.0) for i in picks]
+        marked = [_marked(e, fresh=1.0, actor=acts) for e in self._with_old(episodes, group)]
+        marked += [_marked(self._replay[i], fresh=0.0, actor=0.0, old=0.0) for i in picks]
         remembered = float(group.sum(torch.tensor(float(len(self._replay)))))
         return Prepared(marked, {"archer/replay": remembered, "archer/actor_learns": acts})
+
+    def forward(self, batch: PackedBatch, look: bool = False) -> Loss:
+        """The loss; with `look` none, but log pi(a|s) of each token, [N], among its metrics."""
+        if look:
+            log_prob = self._log_prob(batch)
+            return Loss(log_prob.sum(), {"old": log_prob})
+        return super().forward(batch)
+
+    def _with_old(self, episodes: list[TokenEpisode], group: WorkerGroup) -> list[TokenEpisode]:
+        """With log pi_old of each action token, of the learner's own model: what the sampler noted is of
+        its decoding, which may be colder than pi or cut off."""
+        if self.config.clip is None:
+            return [_marked(e, old=0.0) for e in episodes]
+        counts = [int(e.is_action.sum()) for e in episodes]
+        old = by_episode(look(self, episodes, group, ("old",))["old"], counts)
+        return [e.with_actions(old=o) for e, o in zip(episodes, old, strict=True)]
 
     def _v_weight(self, gap: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
         return batch.extra("fresh")[batch.turn_end]
@@ -198,7 +220,7 @@ class ArCHer(UtteranceActorCritic):
     ) -> torch.Tensor:
         if self.config.clip is None:
             return -batch.extra("actor") * advantage * log_prob
-        ratio = (log_prob - batch.logprob) * batch.extra("actor")
+        ratio = (log_prob - batch.extra("old")) * batch.extra("actor")
         loss, _ = clipped_policy_loss(ratio, advantage, self.config.clip)
         return batch.extra("actor") * loss
 

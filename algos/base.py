@@ -129,11 +129,13 @@ class Algorithm(nn.Module, ABC):
 
     @property
     def uses_demonstrations(self) -> bool:
-        """Online: whether each step also gets episodes of the data set, from `demonstrate`."""
+        """Online: whether each step also gets episodes of the data set, set `beside` its own."""
         return False
 
-    def demonstrate(self, episodes: list[TokenEpisode]) -> list[TokenEpisode]:
-        """Prepare episodes of the data set to stand beside those of the policy."""
+    def beside(
+        self, own: list[TokenEpisode], demonstrations: list[TokenEpisode], group: WorkerGroup
+    ) -> list[TokenEpisode]:
+        """A step's episodes: prepared ones of the policy, and episodes of the data set."""
         raise NotImplementedError(f"{self.id} takes no demonstrations")
 
     def round_is_over(self, metrics: dict[str, float]) -> bool:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -27,12 +26,13 @@ import torch
 from pydantic import Field
 
 from algos.base import Algorithm, AlgorithmConfig, Loss, Prepared, WorkerGroup, register_algorithm
-from algos.batch import PackedBatch, empty_batch, in_order, pack
+from algos.batch import PackedBatch
 from algos.lora import has_adapters, without_adapters
 from algos.models import LanguageModel
 from algos.networks import TokenLogProb, ValueHead, copy_learnt, hidden_states
 from algos.policy import LanguagePolicy
 from algos.returns import lambda_returns
+from algos.rounds import by_episode, look
 from algos.tokens import TokenEpisode
 from algos.values import Per, episode_discounts
 
@@ -55,7 +55,7 @@ class PPOConfig(AlgorithmConfig):
     kl_target: float | None = Field(
         None, gt=0, description="KL per action token that k is steered to; None keeps k"
     )
-    kl_horizon: float = Field(10_000, gt=0, description="episodes in which k can change by a factor of e")
+    kl_horizon: float = Field(10_000, gt=0, description="episodes in which k can change by a factor e^0.2")
     max_kl: float | None = Field(
         None, gt=0, description="a round ends early when pi is further from pi_old than this, per token"
     )
@@ -103,27 +103,36 @@ class PPO(Algorithm):
     def uses_demonstrations(self) -> bool:
         return self.config.bc_weight > 0
 
-    def demonstrate(self, episodes: list[TokenEpisode]) -> list[TokenEpisode]:
-        return [_marked(e) for e in episodes]
+    def beside(
+        self, own: list[TokenEpisode], demonstrations: list[TokenEpisode], group: WorkerGroup
+    ) -> list[TokenEpisode]:
+        """Each kind weighted so that its sums, divided by the tokens of both, are means over its own."""
+        count = [sum(int(e.is_action.sum()) for e in kind) for kind in (own, demonstrations)]
+        of_own, of_data = group.sum(torch.tensor(count, dtype=torch.float64)).tolist()
+        both = of_own + of_data
+        return [
+            *(_weighted(e, own=both / max(of_own, 1.0)) for e in own),
+            *(_weighted(e, demonstration=both / max(of_data, 1.0), **_NOTHING) for e in demonstrations),
+        ]
 
     def prepare(self, episodes: list[TokenEpisode], group: WorkerGroup) -> Prepared:
         """Add what the loss compares with, all of it computed once a round."""
-        seen = self._look(episodes, group)
-        kl = seen.old - seen.reference
+        seen = look(self, episodes, group, ("old", "reference", "value", "next_value"))
+        kl = seen["old"] - seen["reference"]
         reward = _joined(e.reward[e.is_action] for e in episodes)
         sampled = _joined(e.logprob[e.is_action] for e in episodes)
         discount = _joined(episode_discounts(e, self.config.gamma, self.config.discount) for e in episodes)
         counts = [int(e.is_action.sum()) for e in episodes]
         ends = np.zeros(len(reward), dtype=bool)
-        ends[np.cumsum([c for c in counts if c]) - 1] = True
+        ends[np.cumsum([c for c in counts if c], dtype=int) - 1] = True
         shaped = reward - float(self.kl_weight) * kl
-        returns = lambda_returns(shaped, discount, seen.next_value, ends, self.config.lam)
-        advantage = returns - seen.value
+        returns = lambda_returns(shaped, discount, seen["next_value"], ends, self.config.lam)
+        advantage = returns - seen["value"]
         metrics = _means(
             {
                 # k3 (Schulman 2020): E_pi[exp(x) - 1 - x], x = log pi_ref - log pi, is KL(pi || pi_ref).
                 "ppo/kl_to_start": np.expm1(-kl) + kl,
-                "ppo/sampled_gap": np.abs(seen.old - sampled),
+                "ppo/sampled_gap": np.abs(seen["old"] - sampled),
                 "ppo/value_error": np.square(advantage),
                 "ppo/return_to_go": returns,
             },
@@ -133,27 +142,19 @@ class PPO(Algorithm):
         self._steer(metrics["ppo/kl_to_start"], len(episodes), group)
         if self.config.whiten:
             advantage = whiten(advantage, group)
-        columns = {"old": seen.old, "advantage": advantage, "return": returns, "value": seen.value}
-        parts = {k: np.split(v, np.cumsum(counts)[:-1]) for k, v in columns.items()}
-        return Prepared(
-            [
-                e.with_actions(demonstration=np.zeros(c), **{k: v[i] for k, v in parts.items()})
-                for i, (e, c) in enumerate(zip(episodes, counts, strict=True))
-            ],
-            metrics,
-        )
+        columns = {"old": seen["old"], "advantage": advantage, "return": returns, "value": seen["value"]}
+        parts = {k: by_episode(v, counts) for k, v in columns.items()}
+        marked = [e.with_actions(**{k: v[i] for k, v in parts.items()}) for i, e in enumerate(episodes)]
+        return Prepared([_weighted(e, own=1.0) for e in marked], metrics)
 
     def forward(self, batch: PackedBatch, look: bool = False) -> Loss:
-        """The loss; with `look` none, but what the model says of each token, [N] each, as its metrics.
-
-        Both come through `forward`, because ZeRO-3 has the weights in place only inside of it.
-        """
+        """The loss; with `look` none, but what the model says of each token, [N] each, as its metrics."""
         log_prob, value, next_value = self._evaluate(batch)
         if look:
             seen = {"old": log_prob, "value": value, "next_value": next_value}
             return Loss(log_prob.sum(), {**seen, "reference": self._reference_log_prob(batch)})
-        own = 1 - batch.extra("demonstration")
-        log_ratio = (log_prob - batch.extra("old")) * own
+        own = batch.extra("own")
+        log_ratio = log_prob - batch.extra("old")
         loss_policy, clipped = clipped_policy_loss(log_ratio, batch.extra("advantage"), self.config.clip)
         loss_value = clipped_value_loss(
             value, batch.extra("value"), batch.extra("return"), self.config.value_clip
@@ -162,11 +163,11 @@ class PPO(Algorithm):
             "loss/policy": loss_policy * own,
             "loss/value": loss_value * own,
             "ppo/clipped": clipped * own,
-            "ppo/kl_to_old": torch.expm1(log_ratio) - log_ratio,
+            "ppo/kl_to_old": (torch.expm1(log_ratio) - log_ratio) * own,
             "ppo/surprise": -log_prob * own,
         }
         if self.uses_demonstrations:
-            terms["loss/bc"] = -log_prob * (1 - own)
+            terms["loss/bc"] = -log_prob * batch.extra("demonstration")
         metrics = {k: v.sum() / batch.denominator for k, v in terms.items()}
         loss = metrics["loss/policy"] + self.config.value_weight * metrics["loss/value"]
         if self.uses_demonstrations:
@@ -201,21 +202,6 @@ class PPO(Algorithm):
         log_prob: torch.Tensor = head(hidden[batch.state_idx], batch.action_tok)
         return log_prob
 
-    @torch.no_grad()
-    def _look(self, episodes: list[TokenEpisode], group: WorkerGroup) -> _Seen:
-        """What the models say of the episodes before the round's first step."""
-        batches = pack(episodes, group.micro_batch_tokens)
-        device = self.kl_weight.device
-        columns: dict[str, list[torch.Tensor]] = {k: [] for k in ("old", "value", "next_value", "reference")}
-        # Under ZeRO-3 the workers gather each layer together, so all make as many passes.
-        for i in range(group.max(len(batches))):
-            batch = (batches[i] if i < len(batches) else empty_batch()).to(device)
-            found = self(batch, look=True).metrics
-            if i < len(batches):
-                for name, column in columns.items():
-                    column.append(found[name])
-        return _Seen(**{name: in_order(batches, column) for name, column in columns.items()})
-
     def _steer(self, kl: float, episodes: int, group: WorkerGroup) -> None:
         """k <- k (1 + clip(KL / target - 1, -0.2, 0.2) n / horizon) after n episodes."""
         if self.config.kl_target is None:
@@ -223,16 +209,6 @@ class PPO(Algorithm):
         total = float(group.sum(torch.tensor(float(episodes))))
         error = float(np.clip(kl / self.config.kl_target - 1, -0.2, 0.2))
         self.kl_weight.mul_(1 + error * total / self.config.kl_horizon)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """By action token, in the order of the episodes, float64 [N]."""
-
-    old: np.ndarray
-    reference: np.ndarray
-    value: np.ndarray
-    next_value: np.ndarray
 
 
 def clipped_policy_loss(
@@ -263,6 +239,10 @@ def whiten(values: np.ndarray, group: WorkerGroup) -> np.ndarray:
     return whitened
 
 
+_NOTHING = {"old": 0.0, "advantage": 0.0, "return": 0.0, "value": 0.0}
+"""What `prepare` adds, for an episode of the data set."""
+
+
 def _joined(parts: Iterable[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.zeros(0), *parts])
 
@@ -281,8 +261,8 @@ def _means(values: dict[str, np.ndarray], group: WorkerGroup) -> dict[str, float
     return result
 
 
-def _marked(episode: TokenEpisode) -> TokenEpisode:
-    """An episode of the data set among those of the policy."""
+def _weighted(episode: TokenEpisode, **values: float) -> TokenEpisode:
+    """With what the action tokens count as the policy's own and as demonstrations, and other constants."""
     count = int(episode.is_action.sum())
-    nothing = {k: np.zeros(count) for k in ("old", "advantage", "return", "value")}
-    return episode.with_actions(demonstration=np.ones(count), **nothing)
+    values = {"own": 0.0, "demonstration": 0.0, **values}
+    return episode.with_actions(**{name: np.full(count, value) for name, value in values.items()})

@@ -171,7 +171,7 @@ class _Loop:
             return self._dataset(language_model, lambda e: self.algorithm.prepare(e, self.group))
         demonstrations = None
         if self.algorithm.uses_demonstrations:
-            demonstrations = self._dataset(language_model, lambda e: Prepared(self.algorithm.demonstrate(e)))
+            demonstrations = self._dataset(language_model, Prepared)
         rank, size = self.context.rank, self.context.world_size
         resources = self.config.resources
         mine = len(range(rank, resources.rollout_actors, size))

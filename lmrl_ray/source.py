@@ -117,7 +117,8 @@ class RolloutSource:
             metrics = self._new_round(step)
         episodes = self._portions.popleft()
         if self._demonstrations is not None:
-            episodes = episodes + self._demonstrations.episodes(step).episodes
+            demonstrations = self._demonstrations.episodes(step).episodes
+            episodes = self._algorithm.beside(episodes, demonstrations, self._group)
         return Prepared(episodes, metrics)
 
     def after_step(self, metrics: dict[str, float]) -> None:

@@ -131,10 +131,24 @@ def test_a_clipped_ratio_moves_the_actor_no_further():
     batch = one_batch(*algorithm.prepare([game((0, [1, 2], 1))], WorkerGroup()).episodes)
     log_prob = torch.log_softmax(actor(algorithm).T, dim=-1)[[0, 1], [1, 2]].detach()
     for shift, moves in ((0.0, True), (1.0, False)):
-        batch.logprob.copy_(log_prob - shift)
+        batch.extras["old"].copy_(log_prob - shift)
         algorithm.zero_grad()
         algorithm(batch).value.backward()
         assert bool(actor(algorithm).grad.any()) == moves
+
+
+def test_the_ratio_starts_at_one_whatever_the_sampler_noted():
+    episode = game((0, [1, 2], 1))  # its log-probabilities are 0: as of a greedy sampler
+    losses = []
+    for clip in (0.2, None):
+        algorithm = online(q=zeros() + 1, clip=clip)
+        batch = one_batch(*algorithm.prepare([episode], WorkerGroup()).episodes)
+        loss = algorithm(batch)
+        loss.value.backward()
+        losses.append((actor(algorithm).grad, loss.metrics["loss/policy"].item()))
+    (clipped, value), (plain, _) = losses
+    assert value == pytest.approx(-1.0)
+    torch.testing.assert_close(clipped, plain)
 
 
 def test_replayed_episodes_teach_q_and_neither_v_nor_the_actor():

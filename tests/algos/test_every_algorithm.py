@@ -31,7 +31,7 @@ def prepared(algorithm):
     tokens = [encode_episode(e, algorithm.policy().codec, ALL) for e in DIALOGUES]
     episodes = algorithm.prepare(tokens, WorkerGroup()).episodes
     if algorithm.uses_demonstrations:
-        episodes = episodes + algorithm.demonstrate(tokens[:1])
+        episodes = algorithm.beside(episodes, tokens[:1], WorkerGroup())
     shaken(algorithm, 1)
     return episodes
 

@@ -155,13 +155,33 @@ def test_a_round_ends_when_the_policy_has_gone_far():
 def test_demonstrations_are_cloned_and_nothing_else():
     algorithm = moved(learner(bc_weight=0.5))
     tokens = encoded(algorithm)
-    (batch,) = pack(algorithm.demonstrate([tokens]), 1000)
+    (batch,) = pack(algorithm.beside([], [tokens], WorkerGroup()), 1000)
     loss = algorithm(batch)
     (plain,) = pack([tokens], 1000)
     clone = BC(BCConfig(), algorithm._start[0])(plain)
     assert loss.value.item() == pytest.approx(0.5 * clone.value.item(), rel=1e-5)
     assert loss.metrics["loss/policy"].item() == 0.0
     assert loss.metrics["loss/value"].item() == 0.0
+
+
+@pytest.mark.parametrize("copies", [1, 20])
+def test_demonstrations_do_not_dilute_the_rest(copies):
+    algorithm = learner(bc_weight=0.5)
+    tokens = encoded(algorithm)
+    own = algorithm.prepare([tokens], WorkerGroup()).episodes
+    moved(algorithm)
+    alone = algorithm(*pack(own, 1000)).metrics
+    cloned = algorithm(*pack(algorithm.beside([], [tokens], WorkerGroup()), 1000)).metrics["loss/bc"]
+    (batch,) = pack(algorithm.beside(own, [tokens] * copies, WorkerGroup()), 1000)
+    both = algorithm(batch).metrics
+    assert both["loss/bc"].item() == pytest.approx(cloned.item(), rel=1e-5)
+    for name in ("loss/policy", "loss/value", "ppo/kl_to_old", "ppo/clipped", "ppo/surprise"):
+        assert both[name].item() == pytest.approx(alone[name].item(), rel=1e-5), name
+    assert both["ppo/kl_to_old"] > 0
+
+
+def test_a_worker_without_episodes_prepares_none():
+    assert learner().prepare([], WorkerGroup()).episodes == []
 
 
 def test_the_reference_stays_when_the_policy_moves():
