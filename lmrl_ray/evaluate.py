@@ -15,7 +15,7 @@ from envs.registry import TaskSpec, get_task
 from lmrl_ray.config import ConfigError, ResourcesConfig, RunConfig
 from lmrl_ray.heartbeat import Tally, heartbeat
 from lmrl_ray.rollout import LocalRollouts, Rollouts, Setting
-from lmrl_ray.seeding import episode_seed
+from lmrl_ray.seeding import evaluation_seed
 
 Protocol = Literal["quick", "paper"]
 _DEFAULTS = ResourcesConfig()
@@ -74,7 +74,7 @@ def requests_for(spec: TaskSpec, episodes: int, seed: int, env: Mapping[str, Any
         there = simulator.split_tasks or range(simulator.num_tasks)
         tasks = tuple(t for t in tasks if t in there)
     return [
-        EpisodeRequest(i, episode_seed(seed, i), None if tasks is None else tasks[i % len(tasks)])
+        EpisodeRequest(i, evaluation_seed(seed, i), None if tasks is None else tasks[i % len(tasks)])
         for i in range(episodes)
     ]
 

@@ -18,7 +18,7 @@ from lmrl_ray.evaluate import (
     score,
     standard_error,
 )
-from lmrl_ray.seeding import episode_seed
+from lmrl_ray.seeding import episode_seed, evaluation_seed
 
 
 def played(index, task_id, *rewards, success=False, cut=0, invalid=0, error=None):
@@ -117,8 +117,13 @@ def test_an_evaluation_walks_through_the_fixed_tasks_in_turn(toy):
     requests = requests_for(get_task("toy"), 12, 3, {})
     assert [r.index for r in requests] == list(range(12))
     assert [r.task_id for r in requests] == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1]
-    assert [r.seed for r in requests] == [episode_seed(3, i) for i in range(12)]
+    assert [r.seed for r in requests] == [evaluation_seed(3, i) for i in range(12)]
     assert len({r.seed for r in requests}) == 12
+
+
+def test_no_game_of_the_data_set_scores_what_was_learnt_from_it(toy):
+    data = {episode_seed(3, i) for i in range(1000)}
+    assert not data & {r.seed for r in requests_for(get_task("toy"), 1000, 3, {})}
 
 
 def test_without_fixed_tasks_the_seed_draws_them(toy):
