@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -99,7 +100,7 @@ def latest(folder: Path) -> Path | None:
         problem = damage(candidate)
         if problem is None:
             return candidate
-        print(f"warning: {candidate}: {problem}; using an earlier checkpoint", flush=True)
+        print(f"warning: {candidate}: {problem}; using an earlier checkpoint", file=sys.stderr, flush=True)
     return None
 
 

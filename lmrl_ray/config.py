@@ -209,7 +209,7 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
     _check_decoding(config, where)
     _check_offload(config.optimizer, where)
     _check_model(config, where)
-    _check_workers(config.resources, where)
+    _check_workers(config.resources, config.optimizer.engine, where)
     if config.resources.rollout_engine == "vllm" and (reason := _vllm_refused(config)):
         raise ConfigError(f"{where}: resources.rollout_engine: vllm: {reason}")
     if config.online.max_staleness and not config.resources.rollout_actors:
@@ -267,7 +267,12 @@ def _check_model(config: RunConfig, where: str) -> None:
         )
 
 
-def _check_workers(config: ResourcesConfig, where: str) -> None:
+def _check_workers(config: ResourcesConfig, engine: str, where: str) -> None:
+    if engine == "torch" and config.workers not in (0, 1):
+        raise ConfigError(
+            f"{where}: resources.workers: found {config.workers}, but optimizer.engine torch is for one, "
+            f"who would not hear of the others' gradients; use engine deepspeed"
+        )
     elastic = isinstance(config.workers, tuple) and not config.gpus_per_worker
     if elastic and config.rollout_actors and config.actor_resource is None:
         raise ConfigError(
@@ -290,7 +295,9 @@ def load_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: is not YAML: {error}") from error
     if values is None:
         return {}

@@ -37,6 +37,10 @@ from lmrl_ray.seeding import episode_seed
 from lmrl_ray.source import DatasetSource, RolloutSource, Source
 
 
+class DivergedError(ArithmeticError):
+    """The loss is no longer a number."""
+
+
 @dataclass(frozen=True)
 class LearnerJob:
     """All that a worker must know; plain values, so that it travels."""
@@ -117,7 +121,7 @@ class _Loop:
         self.source = self._source(language_model)
         self._round: dict[str, float] = {}
         self.journal = Journal(job.journal, self.step) if context.rank == 0 else None
-        self._clock = time.monotonic()
+        self._clock, self._logged = time.monotonic(), self.step
 
     def run(self) -> int:
         try:
@@ -155,9 +159,9 @@ class _Loop:
         )
         loss = metrics.get("loss", 0.0)
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"step {self.step}: the loss is {loss}; lower optimizer.lr (now {self.config.optimizer.lr}) "
-                f"or raise optimizer.warmup_steps, and continue with --resume"
+            raise DivergedError(
+                f"step {self.step}: the loss is {loss}; train again with a lower optimizer.lr (now "
+                f"{self.config.optimizer.lr}) or more optimizer.warmup_steps"
             )
         self.source.after_step(metrics)
         return {**metrics, **self._round}
@@ -213,8 +217,8 @@ class _Loop:
 
     def _log(self, metrics: dict[str, float]) -> None:
         now = time.monotonic()
-        metrics["seconds_per_step"] = (now - self._clock) / self.config.training.log_every
-        self._clock = now
+        metrics["seconds_per_step"] = (now - self._clock) / (self.step - self._logged)
+        self._clock, self._logged = now, self.step
         if self.journal is not None:
             self.journal.append(Entry(self.step, time.time(), metrics))
 

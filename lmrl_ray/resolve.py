@@ -27,11 +27,13 @@ def resolve_config(
 ) -> RunConfig:
     """The configuration of a run. Raises ConfigError and the errors of unknown names."""
     values: dict[str, Any] = {"algo": algo, "task": task}
-    over = load_yaml(file) if file else {}
+    over = merge(load_yaml(file) if file else {}, parse_settings(settings))
     for key in ("algo", "task"):
         if over.get(key, values[key]) != values[key]:
-            raise ConfigError(f"{file}: {key}: is {over[key]!r}, but {values[key]!r} was asked for")
-    over = merge(merge(over, parse_settings(settings)), options or {})
+            raise ConfigError(
+                f"{file or '--set'}: {key}: is {over[key]!r}, but {values[key]!r} was asked for"
+            )
+    over = merge(over, options or {})
     load_plugins(over.get("plugins") or ())
     values = merge(merge(tuned_defaults(algo, task), over), values)
     config = parse(values, str(file) if file else "config")
@@ -126,10 +128,23 @@ def run_config_of(folder: Path) -> RunConfig | None:
 
     Its plugins must be loaded: nothing of the folder is run. ConfigError otherwise.
     """
+    values, source = _recorded(folder)
+    if source is None:
+        return None
+    plugins = loaded(values.get("plugins") or (), source)
+    return parse({**values, "plugins": plugins}, str(source))
+
+
+def trained_as(folder: Path) -> tuple[str | None, str | None]:
+    """Task and model.name of the run that left a policy's folder; None for what is unknown."""
+    values, _ = _recorded(folder)
+    return values.get("task"), (values.get("model") or {}).get("name")
+
+
+def _recorded(folder: Path) -> tuple[dict[str, Any], Path | None]:
+    """A run's configuration as its folder, or its checkpoint's, has it, and the file that does."""
     for candidate in (folder / "config.yaml", folder / "manifest.json"):
         if candidate.is_file():
             values = load_yaml(candidate)
-            values = values.get("config", values)
-            plugins = loaded(values.get("plugins") or (), candidate)
-            return parse({**values, "plugins": plugins}, str(candidate))
-    return None
+            return values.get("config", values), candidate
+    return {}, None

@@ -11,6 +11,7 @@ runs/NAME/evaluation.json  the final score
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -30,14 +31,14 @@ from algos import models
 from algos.base import get_algorithm
 from envs.registry import get_task
 from lmrl_ray import checkpoint, data, mlflow_store, scaling
-from lmrl_ray.config import ConfigError, RunConfig, merge, parse
+from lmrl_ray.config import ConfigError, ModelConfig, RunConfig, merge, parse
 from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
 from lmrl_ray.journal import Entry, JournalReader
 from lmrl_ray.learner import LearnerJob, LocalContext, learn
 from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.progress import Display
-from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_of
+from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_of, trained_as
 from lmrl_ray.rollout import make_rollouts
 from lmrl_ray.tracking import Tracker
 
@@ -51,6 +52,8 @@ class RunFiles:
 
     data: str
     start: str
+    fingerprint: str = ""
+    """Of the data; empty in runs that began before it was kept."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class Hooks:
 def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -> TrainedRun:
     """Start a run and see it through. A run that fails is marked so, and can be resumed."""
     scaling.check_machine(config)
+    config = _as_start_is(config, out)
     folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
     try:
         files, tracker = _set_up(config, folder, out, hooks)
@@ -93,7 +97,7 @@ def _set_up(config: RunConfig, folder: Path, out: Path, hooks: Hooks) -> tuple[R
     tracker = Tracker(out, folder, parent_id=hooks.parent_run)
     tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
     tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
-    files = RunFiles(str(dataset.path.resolve()), start)
+    files = RunFiles(str(dataset.path.resolve()), start, dataset.fingerprint)
     write_whole(folder / "run.json", json.dumps(asdict(files)))
     return files, tracker
 
@@ -109,6 +113,7 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         raise ConfigError(f"{folder}: it stopped before training began; start it again with `lmrl train`")
     scaling.check_machine(config)
     files = RunFiles(**json.loads((folder / "run.json").read_text()))
+    _check_same_data(folder, files)
     found = checkpoint.latest(folder / "checkpoints")
     if found is not None and checkpoint.read_manifest(found).step >= config.training.steps:
         hooks.display.say(
@@ -116,6 +121,26 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         )
     tracker = Tracker(out, folder)
     return _see_through(config, folder, files, tracker, hooks)
+
+
+def _check_same_data(folder: Path, files: RunFiles) -> None:
+    found = EpisodeDataset(files.data).fingerprint
+    if files.fingerprint not in ("", found):
+        raise ConfigError(
+            f"{folder}: its data file {files.data} has been replaced (fingerprint {found}, not "
+            f"{files.fingerprint}); put the old one back, or start a new run"
+        )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """ConfigError while another process is at the run: two would write the same journal."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"{folder}: another process is at this run; wait for it") from None
+        yield
 
 
 def prepare(config: RunConfig, out: Path, hooks: Hooks, name: str) -> RunConfig:
@@ -142,7 +167,7 @@ def _see_through(
     config: RunConfig, folder: Path, files: RunFiles, tracker: Tracker, hooks: Hooks
 ) -> TrainedRun:
     job = LearnerJob(config.dump(), str(folder.resolve()), files.data, files.start)
-    with following_status(tracker):
+    with _alone(folder), following_status(tracker):
         with _following(job, config, tracker, hooks):
             _learn(job, config, hooks)
         evaluation = _final_evaluation(config, folder, hooks)
@@ -267,6 +292,26 @@ def task_dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDatas
         )
 
 
+def _as_start_is(config: RunConfig, out: Path) -> RunConfig:
+    """With the model that `init` is of. ConfigError when another was asked for, or it is of no use."""
+    if config.init is None:
+        return config
+    task, model = trained_as(find_policy(config.init, out))
+    if task not in (None, config.task) and get_algorithm(config.algo).starts_from_clone:
+        raise ConfigError(
+            f"init: {config.init} was trained on {task}, but {config.algo} needs a policy that knows the "
+            f"actions of {config.task}; train bc on it first"
+        )
+    if model is None:
+        return config
+    if config.model.name not in (ModelConfig().name, model):
+        raise ConfigError(
+            f"model.name: found {config.model.name!r}, but the run starts from {config.init}, whose model "
+            f"is {model!r}; leave one of them out"
+        )
+    return config.model_copy(update={"model": config.model.model_copy(update={"name": model})})
+
+
 def _start(config: RunConfig, folder: Path, out: Path, dataset: EpisodeDataset, hooks: Hooks) -> str:
     """The folder (or Hugging Face name) of the language model that the run starts from."""
     if config.init is not None:
@@ -306,14 +351,17 @@ def _clone(config: RunConfig, name: str, out: Path, dataset: EpisodeDataset, hoo
 
 def new_folder(out: Path, name: str) -> Path:
     """A folder of that name below `out` that nobody has, with the time in it where one has."""
-    folder = out / name
-    if folder.exists():
-        folder = out / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: {folder} cannot be made: {error}") from error
-    return folder
+    stamped = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    for candidate in (name, stamped, *(f"{stamped}-{i}" for i in range(2, 100))):
+        folder = out / candidate
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"--out {out}: {folder} cannot be made: {error}") from error
+        return folder
+    raise ConfigError(f"--out {out}: has a hundred folders named {stamped}; give another --name")
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -22,7 +22,8 @@ def main() -> None:
         app(standalone_mode=True)
     except SystemExit as stopped:
         if stopped.code == _INTERRUPTED:
-            print("interrupted; continue with --resume", file=sys.stderr)
+            resumable = sys.argv[1:2] in (["train"], ["sweep"])
+            print(f"interrupted{'; continue with --resume' if resumable else ''}", file=sys.stderr)
         raise
     except Exception as error:
         if type(error).__module__.split(".")[0] not in _OWN_PACKAGES:

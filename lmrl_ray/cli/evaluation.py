@@ -77,7 +77,10 @@ def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:
         {
             "decoding": decoding,
             "seed": seed,
-            "resources": {"workers": 0, "rollout_actors": request.rollout_actors},
+            # Nothing is learnt here, and in this process our own sampler decodes.
+            "online": {"max_staleness": 0},
+            "resources": {"workers": 0, "rollout_actors": request.rollout_actors}
+            | ({} if request.rollout_actors else {"rollout_engine": "torch"}),
         },
         parse_settings(request.settings),
     )

@@ -105,7 +105,7 @@ def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_used(run, name, ca
     path.write_bytes(content)
     assert checkpoint.damage(run.checkpoints / LAST) == f"{name} is not what was written"
     assert checkpoint.latest(run.checkpoints).name == BEFORE
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert f"{LAST}: {name} is not what was written; using an earlier checkpoint" in said
 
 
@@ -114,7 +114,7 @@ def test_a_flipped_byte_is_found_and_the_checkpoint_before_is_used(run, name, ca
 def test_a_missing_file_is_found_and_the_checkpoint_before_is_used(run, name, capsys):
     (run.checkpoints / LAST / name).unlink()
     assert checkpoint.latest(run.checkpoints).name == BEFORE
-    assert f"{LAST}: {name} is missing; using an earlier checkpoint" in capsys.readouterr().out
+    assert f"{LAST}: {name} is missing; using an earlier checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.reliability
@@ -135,7 +135,7 @@ def test_a_missing_file_is_found_and_the_checkpoint_before_is_used(run, name, ca
 def test_a_foreign_or_damaged_manifest_is_said_to_be_unreadable(run, content, capsys):
     (run.checkpoints / LAST / "manifest.json").write_bytes(content.encode("latin-1"))
     assert checkpoint.latest(run.checkpoints).name == BEFORE
-    assert "no readable manifest.json" in capsys.readouterr().out
+    assert "no readable manifest.json" in capsys.readouterr().err
 
 
 def test_a_run_without_a_whole_checkpoint_has_no_policy_and_says_so(run):

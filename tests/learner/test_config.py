@@ -335,6 +335,10 @@ NVME = {"zero_stage": 3, "offload_param": "nvme", "nvme_path": "/scratch"}
             {"resources": {"workers": [1, 4], "rollout_actors": 2}},
             "resources.workers: elastic workers would take the CPUs of the rollout actors",
         ),
+        (
+            {"resources": {"workers": 2}, "optimizer": {"engine": "torch"}},
+            "resources.workers: found 2, but optimizer.engine torch is for one",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(over, says):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from lmrl_ray import checkpoint
 from lmrl_ray.data import EpisodeDataset, EpisodeWriter
@@ -231,6 +232,24 @@ def test_eval_protocols_episodes_seeds_and_decodings(lmrl, run):
     assert policy("--set", "env.raises_in=[1]")["failed"] == 2
 
 
+def test_eval_needs_no_actors_for_a_run_that_was_played_ahead(lmrl, run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["online"]["max_staleness"], config["resources"]["rollout_actors"] = 1, 2
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    answer = lmrl("eval", run, "toy", "--episodes", 2, "--json")
+    assert answer.code == 0, answer.stderr
+
+
+def test_a_damaged_checkpoint_is_warned_of_on_stderr(lmrl, quick, out):
+    options = quick("--out", out, "--name", "two", "--json", "--set", "training.save_every=2")
+    assert lmrl("train", "bc", "toy", *options).code == 0
+    last = checkpoint.all_checkpoints(out / "two" / "checkpoints")[-1]
+    (last / "state" / "model.safetensors").write_bytes(b"")
+    answer = lmrl("eval", out / "two", "toy", "--episodes", 2, "--json")
+    assert answer.json[-1]["episodes"] == 2
+    assert "using an earlier checkpoint" in answer.stderr
+
+
 def test_eval_takes_a_bare_transformers_folder(lmrl, toy, toy_policy):
     answer = lmrl("eval", toy_policy, "toy", "--plugin", toy, "--episodes", 5, "--json")
     assert answer.code == 0, answer.stderr
@@ -256,6 +275,9 @@ def test_errors_of_train_are_one_line_and_leave_nothing(lmrl, quick, out, toy, t
     assert refused(lmrl("train", "bc", "toy", *quick(*at, "--init", "nowhere")), "nowhere")
     assert refused(lmrl("train", "bc", "toy", *at, "--plugin", "no.py"), "no.py: there is no such file")
     assert refused(lmrl("train", "bc", "toy", *quick(*at, "--config", tmp_path / "no.yaml")), "no.yaml")
+    assert refused(lmrl("train", "bc", "toy", *quick(*at, "--config", tmp_path)), "cannot be read")
+    unlike = lmrl("train", "bc", "toy", *quick(*at, "--set", "algo=ilql"))
+    assert refused(unlike, "--set: algo: is 'ilql', but 'bc' was asked for")
     assert refused(lmrl("train", "--resume", "nothing", *at), "'nothing' was not found")
     assert refused(lmrl("train", "bc", "toy", *quick(*at, "--set", "env.speed=3")), "env", "speed")
     assert files(out) == there

@@ -1,7 +1,10 @@
 """The driver of a training run: what it leaves behind, how it goes on, how it fails."""
 
+import fcntl
 import json
 import math
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -11,11 +14,12 @@ from safetensors.numpy import load_file
 from lmrl_ray import checkpoint
 from lmrl_ray import learner as learner_module
 from lmrl_ray.config import ConfigError
-from lmrl_ray.data import DataError, EpisodeDataset, EpisodeWriter
+from lmrl_ray.data import DataError, EpisodeDataset, EpisodeWriter, build
+from lmrl_ray.learner import DivergedError
 from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config, run_config_of
-from lmrl_ray.train import Hooks, read_config, resume, train
+from lmrl_ray.train import Hooks, new_folder, read_config, resume, train
 
 STEPS = 8
 
@@ -131,7 +135,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(
     config, out, hooks, client, monkeypatch
 ):
     monkeypatch.setattr(learner_module.math, "isfinite", lambda x: not math.isnan(x) and x < -1)
-    with pytest.raises(FloatingPointError, match=r"lower optimizer\.lr"):
+    with pytest.raises(DivergedError, match=r"lower optimizer\.lr"):
         train(config(), out, hooks)
     assert [r.info.status for r in runs_of(client)] == ["FAILED"]
 
@@ -228,3 +232,49 @@ def test_a_checkpoint_says_how_it_was_trained(config, out, hooks):
     run = train(config(), out, hooks)
     last = checkpoint.latest(run.folder / "checkpoints")
     assert run_config_of(last) == config()
+
+
+def test_a_start_that_is_of_another_task_or_model_is_refused(config, out, hooks, toy):
+    clone = train(config(init=None), out, hooks, "clone")
+    data = {"data": None, "data_episodes": 5}
+    with pytest.raises(ConfigError, match=r"clone was trained on toy, but ilql needs .* actions of toy-free"):
+        train(config("ilql", "toy-free", init=str(clone.folder), **data), out, hooks)
+    with pytest.raises(ConfigError, match=r"model\.name: found 'small', .*clone, whose model is 'tiny'"):
+        train(config(init=str(clone.folder), model={"name": "small"}), out, hooks)
+    # What a clone's word is worth elsewhere is for the user to find out.
+    moved = train(config("bc", "toy-free", init=str(clone.folder), **data), out, hooks)
+    assert read_config(moved.folder).model.name == "tiny"
+
+
+def test_only_one_process_at_a_time_is_at_a_run(config, out, hooks):
+    run = train(config(), out, hooks, "busy")
+    with (run.folder / ".lock").open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="busy: another process is at this run"):
+            resume("busy", out, hooks)
+    resume("busy", out, hooks)
+
+
+def test_a_resumed_run_notices_that_its_data_have_been_replaced(config, out, hooks, toy_data, tmp_path):
+    data = tmp_path / "data.parquet"
+    shutil.copy(toy_data, data)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(data=str(data)), out, stop_at(5, KeyboardInterrupt()), "stopped")
+    build("toy", 40, 1, data)
+    with pytest.raises(ConfigError, match=r"data\.parquet has been replaced"):
+        resume("stopped", out, hooks)
+    shutil.copy(toy_data, data)
+    resume("stopped", out, hooks)
+
+
+def test_runs_of_one_name_in_one_second_have_folders_of_their_own(out, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda _: "now")
+    assert [new_folder(out, "run").name for _ in range(4)] == ["run", "run-now", "run-now-2", "run-now-3"]
+
+
+def test_the_seconds_of_a_step_count_the_steps_since_the_last_line(config, out, hooks):
+    run = train(config(training={"log_every": 3}), out, hooks)
+    lines = [json.loads(x) for x in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [3, 6, 8]
+    between = (lines[2]["time"] - lines[1]["time"]) / 2
+    assert lines[2]["seconds_per_step"] == pytest.approx(between, rel=0.1)
