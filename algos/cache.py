@@ -3,6 +3,9 @@
 Every forward pass adds the same number of columns to all slots; a slot that has nothing to say in a
 column has it masked. Positions are given explicitly, so where a key stands in the cache does not
 matter, only that its slot sees it: cleared or masked columns are dropped when they pile up.
+
+A layer with a sliding window is kept as any other: no history is longer than the shortest window
+(`LanguageModel.max_tokens`), and up to there such a layer sees all of it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,19 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+
+def shortest_window(config: Any) -> int | None:
+    """Of a model's sliding windows, in tokens; None where all its layers see everything."""
+    layers = DynamicCache(config=config).layers
+    return min((n.sliding_window for n in layers if type(n) is DynamicSlidingWindowLayer), default=None)
+
+
+def foreign_layers(config: Any) -> set[str]:
+    """Kinds of a model's layers that keep something else than keys and values, for which this is no cache."""
+    kinds = {type(layer) for layer in DynamicCache(config=config).layers}
+    return {kind.__name__ for kind in kinds - {DynamicLayer, DynamicSlidingWindowLayer}}
 
 
 class SlotCache:
@@ -140,7 +155,7 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 def _growing_cache(trunk: Any) -> Any:
     cache = DynamicCache(config=trunk.config)
-    cache.layers = [_GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [_GrowingLayer() for _ in cache.layers]
     return cache
 
 

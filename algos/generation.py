@@ -84,11 +84,15 @@ class CausalGenerator:
 
 
 class Seq2SeqGenerator:
-    """Answers prompts with an encoder-decoder (T5 and the like), which ends a line with its end token."""
+    """Answers prompts with an encoder-decoder (T5 and the like), which ends a line with its end token.
+
+    A prompt longer than the tokenizer's `model_max_length` loses its beginning.
+    """
 
     def __init__(self, model: Any, tokenizer: Any, device: str) -> None:
         self._model = model.to(device).eval()
         self._tokenizer = tokenizer
+        self._tokenizer.truncation_side = "left"  # a dialogue's latest turn is at its end
         self._device = device
 
     @torch.no_grad()

@@ -34,7 +34,8 @@ def add_adapters(model: Any, settings: LoraSettings, *, base_in_bf16: bool = Fal
     """Freeze a transformers model and put adapters into it, which change nothing as yet.
 
     With `base_in_bf16` the matrices under the adapters are stored so; the rest stays in float32.
-    Raises LoraError when `peft` is not installed or `target_modules` are not in the model.
+    Raises LoraError when `peft` is not installed, or `target_modules` are not in the model or name its
+    output layer, whose weight the losses read beside any adapter (`networks.TokenLogProb`).
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -48,14 +49,18 @@ def add_adapters(model: Any, settings: LoraSettings, *, base_in_bf16: bool = Fal
         target_modules=targets,
         fan_in_fan_out=any(type(m).__name__ == "Conv1D" for m in model.modules()),  # GPT-2's linear layer
     )
-    known = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_matrix(module)}
+    output = model.get_output_embeddings()
+    inside = (name for name, module in model.named_modules() if _is_matrix(module) and module is not output)
+    takes = (
+        f"model.lora.target_modules: found {targets!r}, but {type(model).__name__} takes adapters in "
+        f"{', '.join(sorted({name.rpartition('.')[2] for name in inside}))}"
+    )
     try:
         inject_adapter_in_model(config, model)
     except ValueError as error:
-        raise LoraError(
-            f"model.lora.target_modules: found {targets!r}, but {type(model).__name__} takes adapters in "
-            f"{', '.join(sorted(known))} ({str(error).splitlines()[0]})"
-        ) from error
+        raise LoraError(f"{takes} ({str(error).splitlines()[0]})") from error
+    if has_adapters(model.get_output_embeddings()):
+        raise LoraError(f"{takes} (none in the output layer, whose weight the losses read as it is)")
     if base_in_bf16:
         for layer in _adapted(model).values():
             layer.base_layer.weight.data = layer.base_layer.weight.data.bfloat16()

@@ -2,7 +2,8 @@
 
     tiny    about 1 M parameters: what a laptop trains in minutes
     small   about 20 M parameters
-    NAME    anything `AutoModelForCausalLM.from_pretrained` loads: gpt2, or a folder
+    NAME    a causal model of transformers, by Hugging Face name or folder: gpt2. It needs SDPA attention,
+            keys and values in every layer, and logits as its output layer gives them
 
 A preset's tokenizer is a byte-level BPE trained on the task's own text, so every text can be encoded.
 """
@@ -19,7 +20,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from algos.codec import TextCodec
+from algos.cache import foreign_layers, shortest_window
+from algos.codec import TextCodec, special_ids
 from algos.lora import has_adapters, merged_state
 from algos.networks import run_in_bf16
 
@@ -69,9 +71,10 @@ class LanguageModel:
 
     @property
     def max_tokens(self) -> int:
-        """Tokens that fit into the model's window."""
+        """Tokens that fit into the model's window, and into every sliding window of its layers."""
         config = self.model.config
-        return int(getattr(config, "max_position_embeddings", None) or config.n_positions)
+        positions = int(getattr(config, "max_position_embeddings", None) or config.n_positions)
+        return min(positions, shortest_window(config) or positions)
 
     def fresh_trunk(self) -> Any:
         """A trunk of the same shape with new weights, which runs in the same way."""
@@ -126,13 +129,10 @@ def load(name: str | Path) -> LanguageModel:
 
     Raises ModelError that says what to do when it is not there or cannot be used segment by segment.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quiet_transformers()
-    with _explained(name):
-        config = AutoConfig.from_pretrained(name, **_NO_CODE)
-    if getattr(config.get_text_config(), "final_logit_softcapping", None):
-        raise _changed_logits(type(config).__name__)
+    config = _usable_configuration(name)
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(name, **_NO_CODE)
         model = AutoModelForCausalLM.from_pretrained(
@@ -141,11 +141,12 @@ def load(name: str | Path) -> LanguageModel:
             attn_implementation="sdpa",
             **_NO_CODE,
             **_WEIGHTS,
-            **_dropout_off(name),
+            **_dropout_off(config),
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     _check_plain_head(model)
+    _check_rows(name, model, tokenizer)
     return LanguageModel(model, TextCodec(tokenizer, model.config.vocab_size))
 
 
@@ -172,9 +173,35 @@ def is_encoder_decoder(name: str | Path) -> bool:
 
 
 def check(name: str | Path) -> None:
-    """ModelError, without loading any weights, when there is no such model."""
+    """ModelError, without loading any weights, when there is no such model or it cannot be used here."""
+    _usable_configuration(name)
+
+
+def _usable_configuration(name: str | Path) -> Any:
+    """The model's configuration. ModelError when it is not there, or tells that the model cannot be used."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
     with _explained(name):
-        _dropout_off(name)
+        config = AutoConfig.from_pretrained(name, **_NO_CODE)
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    if kind is None:
+        raise ModelError(
+            f"model {str(name)!r} ({type(config).__name__}) is no causal language model; use one that is"
+        )
+    if getattr(config.get_text_config(), "final_logit_softcapping", None):
+        raise _changed_logits(kind.__name__)
+    model = f"model {str(name)!r} ({kind.__name__})"
+    if not kind._supports_sdpa:
+        raise ModelError(
+            f"{model} has no SDPA attention in transformers, which our batches of histories need; "
+            f"use another model"
+        )
+    if foreign := foreign_layers(config):
+        raise ModelError(
+            f"{model} has layers that remember more than keys and values ({', '.join(sorted(foreign))}), "
+            f"for which there is no cache of histories here; use another model"
+        )
+    return config
 
 
 @contextmanager
@@ -248,11 +275,8 @@ _WEIGHTS = {"use_safetensors": True}
 _NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
-def _dropout_off(name: str | Path) -> dict[str, float]:
+def _dropout_off(config: Any) -> dict[str, float]:
     """Zero for every dropout rate that the model's configuration has: values are not regressed on noise."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(name, **_NO_CODE)
     return {k: 0.0 for k in config.to_dict() if k.endswith(("_pdrop", "dropout"))}
 
 
@@ -265,6 +289,16 @@ def _check_plain_head(model: Any) -> None:
     ours = model.get_output_embeddings()(model.base_model(input_ids=ids).last_hidden_state)
     if not torch.allclose(direct, ours, rtol=1e-3, atol=1e-3):
         raise _changed_logits(type(model).__name__)
+
+
+def _check_rows(name: str | Path, model: Any, tokenizer: Any) -> None:
+    """The model has a row for every token that is said; special ones it may lack (see `TextCodec`)."""
+    rows, tokens = len(model.get_output_embeddings().weight), len(tokenizer)
+    if not special_ids(tokenizer).issuperset(range(rows, tokens)):
+        raise ModelError(
+            f"model {str(name)!r}: the tokenizer has {tokens} tokens, the model {rows}; call "
+            f"model.resize_token_embeddings({tokens}) and save it, or save it with its own tokenizer"
+        )
 
 
 def _changed_logits(name: str) -> ModelError:

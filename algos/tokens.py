@@ -44,7 +44,7 @@ class ContextRule:
             first = max(first, last_invalid + 1)
         room = max(self.reserve, action_tokens)
         limit = self.max_tokens - room
-        while bounds[segment] - bounds[first] > limit:
+        while first < segment and bounds[segment] - bounds[first] > limit:
             first += 1
         if bounds[first] == bounds[segment]:
             latest = bounds[segment] - bounds[max(segment - 1, 0)]

@@ -80,6 +80,29 @@ def test_special_and_unused_ids_are_forbidden():
     assert bool(CODEC.forbidden[len(CODEC.tokenizer) :].all())
 
 
+def test_special_tokens_without_a_role_are_forbidden():
+    from tokenizers import AddedToken
+
+    tokenizer = pretrained_like(TEXTS, 300)
+    tokenizer.add_tokens([AddedToken("<|reserved|>", special=True), AddedToken("<move>", special=False)])
+    reserved, ordinary = tokenizer.convert_tokens_to_ids(["<|reserved|>", "<move>"])
+    assert reserved not in tokenizer.all_special_ids
+    forbidden = TextCodec(tokenizer).forbidden
+    assert bool(forbidden[reserved])
+    assert not bool(forbidden[ordinary])
+
+
+def test_a_special_token_that_the_model_has_no_row_for_is_left_out_and_refused_in_a_text():
+    tokenizer = pretrained_like(TEXTS, 300)
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    codec = TextCodec(tokenizer, model_vocab_size=rows)
+    assert codec.vocab_size == len(codec.forbidden) == len(codec.ends_action) == rows
+    assert codec.decode(codec.encode("move left\n")) == "move left\n"
+    with pytest.raises(TokenizerError, match=f"'<image>'.*the model has rows for {rows} tokens"):
+        codec.encode("an <image> here\n")
+
+
 def test_an_id_with_text_after_a_newline_is_forbidden_for_it_would_end_an_action_in_its_middle():
     expected = ["\n" in text[:-1] for text in pieces(CODEC)]
     special = CODEC.tokenizer.pad_token_id

@@ -8,7 +8,9 @@ from support import tiny_language_model
 
 from algos import models
 from algos.codec import TokenizerError
+from algos.generation import Seq2SeqGenerator
 from algos.models import ModelError
+from envs.answering import Request
 
 TEXTS = ("move left\n", "There is a wall above you.\n")
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -153,6 +155,80 @@ def test_a_model_that_scales_its_logits_is_refused(tmp_path):
     save_beside_a_tokenizer(GraniteForCausalLM(GraniteConfig(**SMALL, logits_scaling=8.0)), tmp_path)
     with pytest.raises(ModelError, match="soft-capping or scaling"):
         models.load(tmp_path)
+
+
+def save_configuration(folder, name, **settings):
+    import transformers
+
+    getattr(transformers, f"{name}Config")(**settings).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("use", [models.load, models.check])
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("GPTJ", r"GPTJForCausalLM\) has no SDPA attention"),
+        ("GPTNeo", r"GPTNeoForCausalLM\) has no SDPA attention"),
+        ("Bloom", r"BloomForCausalLM\) has no SDPA attention"),
+        ("GptOss", r"GptOssForCausalLM\) has no SDPA attention"),
+        ("Qwen3Next", r"Qwen3NextForCausalLM\) has layers .* \(LinearAttentionLayer\)"),
+        ("T5", r"\(T5Config\) is no causal language model"),
+    ],
+)
+def test_what_an_architecture_lacks_is_said_before_there_are_weights(use, name, says, tmp_path):
+    save_configuration(tmp_path, name)
+    with pytest.raises(ModelError, match=says) as caught:
+        use(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "hf download" not in str(caught.value)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
+    start = tiny_language_model(TEXTS)
+    start.codec.tokenizer.add_tokens(["<move>"])
+    start.save(tmp_path)
+    rows = start.model.config.vocab_size
+    with pytest.raises(
+        ModelError, match=rf"tokenizer has {rows + 1} tokens, the model {rows}.*resize_token_embeddings"
+    ):
+        models.load(tmp_path)
+
+
+def test_a_tokenizer_may_have_special_tokens_that_the_model_has_not(tmp_path):
+    start = tiny_language_model(TEXTS)
+    start.codec.tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    start.save(tmp_path)
+    loaded = models.load(tmp_path)
+    assert loaded.codec.vocab_size == logits(loaded.model).shape[-1]
+
+
+def test_an_encoder_decoder_reads_the_end_of_a_prompt_that_is_too_long():
+    from tokenizers.processors import TemplateProcessing
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    tokenizer = models.train_tokenizer(TEXTS, 300)
+    end = tokenizer.eos_token_id
+    tokenizer._tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {tokenizer.eos_token}", special_tokens=[(tokenizer.eos_token, end)]
+    )
+    tokenizer.model_max_length = 6
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        pad_token_id=end,
+        eos_token_id=end,
+        decoder_start_token_id=end,
+    )
+    model, seen = T5ForConditionalGeneration(config), []
+    model.get_encoder().register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
+    )
+    Seq2SeqGenerator(model, tokenizer, "cpu").lines([Request("", "move left\n" * 20 + "12345", 1, None)])
+    assert tokenizer.decode(seen[0][0]) == "12345" + tokenizer.eos_token
 
 
 def test_another_architecture_loads(tmp_path):

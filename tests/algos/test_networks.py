@@ -10,6 +10,7 @@ from support import tiny_language_model
 from torch import nn
 from torch.nn import functional as F
 
+from algos.lora import LoraError, LoraSettings, add_adapters
 from algos.networks import (
     ChunkedLogSumExp,
     QHead,
@@ -77,6 +78,13 @@ def test_token_log_probs_equal_log_softmax_and_its_gradients(biased):
     torch.testing.assert_close(hidden[0].grad, reference[0].grad, atol=1e-6, rtol=1e-5)
     for a, b in zip(head.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("targets", [("lm_head",), ("c_attn", "lm_head")])
+def test_an_adapter_of_the_output_layer_is_refused_for_nothing_here_would_read_it(targets):
+    model = tiny_language_model(["move left\n"]).model
+    with pytest.raises(LoraError, match=r"found .*lm_head.*in c_attn, c_fc, c_proj \(none in the output"):
+        add_adapters(model, LoraSettings(target_modules=targets))
 
 
 def some_q_head(tied=False):

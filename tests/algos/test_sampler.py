@@ -8,6 +8,7 @@ from support import tiny_language_model
 from algos.cache import SlotCache
 from algos.ilql import ILQL, ILQLConfig
 from algos.models import LanguageModel
+from algos.networks import hidden_states
 from algos.policy import Decoding, LanguagePolicy, restrict
 from algos.sampler import Sampler
 
@@ -41,33 +42,95 @@ def read(trunk, ids):
     return trunk(input_ids=torch.tensor([ids])).last_hidden_state[0]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_kept_cache_equals_reading_every_history_anew(seed):
-    """Ragged chunks, slots that say nothing, slots given to new episodes, columns dropped again and again."""
+def compare_with_reading_anew(trunks, seed, *, longest, tolerance):
+    """Ragged chunks, slots that say nothing, slots given to new episodes, columns dropped again and again.
+
+    Histories hold up to `longest` tokens; returns the longest there was.
+    """
     rng = np.random.default_rng(seed)
-    trunks = [tiny_language_model(TEXTS, width=w, seed=w).trunk.eval() for w in (32, 16)]
-    cache, histories = SlotCache(trunks, 3, CPU), [[], [], []]
+    cache, histories, seen = SlotCache(trunks, 3, CPU), [[], [], []], 0
     for step in range(70):
-        for slot in range(3):
-            if rng.random() < 0.15 or len(histories[slot]) > 60:
-                cache.clear(slot)
-                histories[slot] = []
-        if step == 35:  # an idle moment: no history at all
-            for slot in range(3):
-                cache.clear(slot)
-            histories = [[], [], []]
         sizes = rng.choice([0, 1, 1, 2, 7, 15], size=3)
         sizes[rng.integers(3)] += 1
+        for slot in range(3):
+            idle = step == 35  # no history at all
+            if idle or rng.random() < 0.15 or len(histories[slot]) + sizes[slot] > longest:
+                cache.clear(slot)
+                histories[slot] = []
         chunks = [rng.integers(1, 200, size=n) for n in sizes]
         hidden = cache.append(chunks)
         for slot, chunk in enumerate(chunks):
             histories[slot] += chunk.tolist()
+            seen = max(seen, len(histories[slot]))
             assert cache.lengths[slot] == len(histories[slot])
             if len(chunk):
                 for trunk, states in zip(trunks, hidden, strict=True):
-                    torch.testing.assert_close(
-                        states[slot], read(trunk, histories[slot])[-1], atol=1e-4, rtol=1e-4
-                    )
+                    expected = read(trunk, histories[slot])[-1]
+                    torch.testing.assert_close(states[slot], expected, atol=tolerance, rtol=tolerance)
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_kept_cache_equals_reading_every_history_anew(seed):
+    trunks = [tiny_language_model(TEXTS, width=w, seed=w).trunk.eval() for w in (32, 16)]
+    compare_with_reading_anew(trunks, seed, longest=76, tolerance=1e-4)
+
+
+WINDOW = 32
+SLIDING = {
+    "Mistral": {"sliding_window": WINDOW},
+    "Phi3": {"sliding_window": WINDOW},
+    "Gemma3": {"sliding_window": WINDOW, "head_dim": 8, "sliding_window_pattern": 2},
+    "Qwen2": {"sliding_window": WINDOW, "use_sliding_window": True, "max_window_layers": 1},
+}
+"""Families with sliding windows, in all layers or (Gemma-3, Qwen-2) in some; their own settings."""
+
+
+def sliding_model(family, **over):
+    import transformers
+
+    config_class = getattr(transformers, f"{family}TextConfig" if family == "Gemma3" else f"{family}Config")
+    config = config_class(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        vocab_size=300,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+        **{**SLIDING[family], **over},
+    )
+    torch.manual_seed(0)
+    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+@pytest.mark.parametrize("family", SLIDING)
+def test_a_model_with_a_sliding_window_holds_no_more_than_it_and_reads_as_from_scratch(family):
+    model = sliding_model(family)
+    longest = LanguageModel(model, tiny_language_model(TEXTS).codec).max_tokens
+    assert longest == WINDOW
+    assert compare_with_reading_anew([model.base_model], 0, longest=longest, tolerance=1e-5) == WINDOW
+
+
+def test_a_sliding_window_that_is_not_in_use_bounds_nothing():
+    model = sliding_model("Qwen2", use_sliding_window=False)
+    assert LanguageModel(model, tiny_language_model(TEXTS).codec).max_tokens == 64
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", SLIDING)
+def test_in_training_too_rows_as_long_as_the_window_do_not_depend_on_padding(family):
+    trunk = sliding_model(family).base_model
+    rows = [torch.arange(9, 9 + length) for length in (WINDOW, WINDOW - 1, 2)]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = torch.arange(WINDOW) < torch.tensor([[len(row)] for row in rows])
+    together = hidden_states(trunk, ids, mask).reshape(3, WINDOW, -1)
+    for row, states in zip(rows, together, strict=True):
+        torch.testing.assert_close(states[: len(row)], read(trunk, row.tolist()), atol=1e-5, rtol=1e-5)
 
 
 def test_the_cache_stays_small_however_many_episodes_pass_through_a_slot():

@@ -133,6 +133,12 @@ def test_an_observation_that_does_not_fit_is_an_error_that_says_so():
         built([(17, False, 0, True), (1, True, 0, True)], ContextRule(None, max_tokens=20, reserve=4))
 
 
+@pytest.mark.parametrize("tokens", [16, 17, 40])
+def test_an_action_as_long_as_the_models_window_or_longer_is_an_error_that_says_so(tokens):
+    with pytest.raises(ValueError, match=f"the model's window 16, of which {tokens} are kept for the action"):
+        built([(3, False, 0, True), (tokens, True, 0, True)], ContextRule(None, max_tokens=16, reserve=4))
+
+
 def test_an_episode_that_begins_with_an_action_is_an_error():
     with pytest.raises(ValueError, match="an action needs a context"):
         built([(2, True, 0, True)])
