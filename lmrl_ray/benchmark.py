@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,8 +31,8 @@ from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.comparison import Cell, Row, summarize
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
-from lmrl_ray.tracking import Tracker
-from lmrl_ray.train import Hooks, TrainedRun, following_status, resume, train, write_whole
+from lmrl_ray.tracking import Tracker, flatten
+from lmrl_ray.train import Hooks, TrainedRun, following_status, read_config, resume, train, write_whole
 
 
 class Suite(Settings):
@@ -79,7 +80,17 @@ class _Job:
     settings: dict[str, Any]
     out: str
     name: str
-    parent_run: str
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out) / self.name
+
+    @property
+    def from_clone(self) -> tuple[str, ...]:
+        """What the clone's run says, whatever the suite does."""
+        if self.algo == "bc":
+            return ()
+        return ("data", "init") if get_algorithm(self.algo).starts_from_clone else ("data",)
 
 
 def run_benchmark(
@@ -89,9 +100,13 @@ def run_benchmark(
     out = out.resolve()
     suite = read_suite(file)
     folder = out / "benchmarks" / (name or file.stem)
+    jobs = _jobs(suite, folder.name, out)
+    _check_suite(folder, suite)
+    for job in jobs:
+        _check_cell(job, folder.name)
     tracker = _tracker(folder, out, suite)
     with following_status(tracker):
-        _run_cells(suite, folder, out, tracker.run_id, max_concurrent, hooks.display)
+        _run_cells(suite, folder, jobs, tracker.run_id, max_concurrent, hooks.display)
         cells = _finished(folder)
         rows = summarize(cells, _baselines(suite))
         result = folder / "results.json"
@@ -129,41 +144,72 @@ def _config(settings: Mapping[str, Any], task: str, algo: str, seed: int) -> Run
     return resolve_config(algo, task, options=merge(settings, {"seed": seed}))
 
 
-def _tracker(folder: Path, out: Path, suite: Suite) -> Tracker:
-    """The parent run: a new one, or that of the benchmark that is gone on with."""
-    plan = folder / "suite.json"
-    asked = suite.model_dump(mode="json")
-    if not plan.is_file():
-        tracker = Tracker(out, folder, required=True)
-        tracker.log_config({"suite": asked}, {})
-        (folder / "cells").mkdir(parents=True, exist_ok=True)
-        write_whole(plan, json.dumps({"suite": asked}))
-        return tracker
-    earlier = json.loads(plan.read_text())
-    if validate(Suite, earlier["suite"], str(plan), "") != suite:
-        raise ConfigError(
-            f"{folder}: holds the results of another suite of that name; give --name, or remove the folder"
-        )
-    return Tracker(out, folder, required=True)
-
-
-def _run_cells(
-    suite: Suite, folder: Path, out: Path, parent: str, max_concurrent: int | None, display: Display
-) -> None:
-    jobs = {
-        (task, algo, seed): _Job(
-            task,
-            algo,
-            seed,
-            suite.settings(task, algo),
-            str(out),
-            f"{folder.name}-{task}-{algo}-s{seed}",
-            parent,
-        )
+def _jobs(suite: Suite, name: str, out: Path) -> list[_Job]:
+    """The clones first: what starts from one that is not there yet would hold a place and wait."""
+    jobs = [
+        _Job(task, algo, seed, suite.settings(task, algo), str(out), f"{name}-{task}-{algo}-s{seed}")
         for task in suite.tasks
         for seed in suite.seeds
         for algo in dict.fromkeys(("bc", *suite.algorithms_of(task)))
-    }
+    ]
+    return sorted(jobs, key=lambda job: job.algo != "bc")
+
+
+def _check_suite(folder: Path, suite: Suite) -> None:
+    plan = folder / "suite.json"
+    if plan.is_file() and validate(Suite, json.loads(plan.read_text())["suite"], str(plan), "") != suite:
+        raise ConfigError(
+            f"{folder}: holds the results of another suite of that name; give --name, or remove the folder "
+            f"and its cells' runs, {folder.parent.parent / folder.name}-TASK-ALGO-sSEED"
+        )
+
+
+def _check_cell(job: _Job, name: str) -> None:
+    """ConfigError when the run of the cell's name, finished or not, is of another configuration."""
+    if not _has_begun(job.folder):
+        return
+    asked = _config(job.settings, job.task, job.algo, job.seed)
+    wanted, found = (flatten(config.dump()) for config in (asked, read_config(job.folder)))
+    # A run that starts from a policy has that one's model. Plugins are paths.
+    left_out = {*job.from_clone, "plugins", *(["model.name"] if found["init"] else [])}
+    wrong = [
+        f"{key} {found.get(key)!r}, not {wanted.get(key)!r}"
+        for key in {**wanted, **found}
+        if key not in left_out and found.get(key) != wanted.get(key)
+    ]
+    if wrong:
+        raise ConfigError(
+            f"{job.folder}: is of another configuration than this cell ({', '.join(wrong)}); give --name, or "
+            f"remove it and the runs of that suite's other cells, {name}-TASK-ALGO-sSEED"
+        )
+    clone = job.folder.with_name(f"{name}-{job.task}-bc-s{job.seed}")
+    if "init" in job.from_clone and not _has_begun(clone):
+        raise ConfigError(
+            f"{job.folder}: started from {clone.name}, which is not there any more; remove it, too, or give "
+            f"--name"
+        )
+
+
+def _has_begun(run: Path) -> bool:
+    """Whether there is anything to go on with: `run.json` is what a set-up writes last."""
+    return (run / "run.json").is_file()
+
+
+def _tracker(folder: Path, out: Path, suite: Suite) -> Tracker:
+    """The parent run: a new one, or that of the benchmark that is gone on with."""
+    plan = folder / "suite.json"
+    tracker = Tracker(out, folder, required=True)
+    if not plan.is_file():
+        asked = suite.model_dump(mode="json")
+        tracker.log_config({"suite": asked}, {})
+        (folder / "cells").mkdir(parents=True, exist_ok=True)
+        write_whole(plan, json.dumps({"suite": asked}))
+    return tracker
+
+
+def _run_cells(
+    suite: Suite, folder: Path, jobs: list[_Job], parent: str, max_concurrent: int | None, display: Display
+) -> None:
     ray = ensure_ray(ResourcesConfig(rollout_actors=max_concurrent or 0))
     cell = ray.remote(num_cpus=suite.cpus_per_cell, num_gpus=suite.gpus_per_cell, max_retries=3)(_cell)
     clones: dict[tuple[str, int], Any] = {}
@@ -180,26 +226,27 @@ def _run_cells(
         bar.advance(1)
 
     with display.bar("cells", len(jobs)) as bar:
-        # The clones first: what starts from one that is not there yet would hold a place and wait.
-        for (task, algo, seed), job in sorted(jobs.items(), key=lambda item: item[0][1] != "bc"):
+        for job in jobs:
             if len(running) == max_concurrent:
                 finish_one()
-            started = cell.remote(job, clones.get((task, seed)))
-            running[started] = (task, algo, seed)
-            if algo == "bc":
-                clones[task, seed] = started
+            started = cell.remote(job, clones.get((job.task, job.seed)), parent)
+            running[started] = (job.task, job.algo, job.seed)
+            if job.algo == "bc":
+                clones[job.task, job.seed] = started
         while running:
             finish_one()
 
 
-def _cell(job: _Job, clone: Cell | None) -> Cell:
+def _cell(job: _Job, clone: Cell | None, parent_run: str) -> Cell:
     """Train and score one cell, or read what it came to. Runs as a Ray task."""
-    folder = Path(job.out) / job.name
-    if not (folder / "evaluation.json").is_file():
-        run = _trained(job, clone)
-        assert run.folder == folder
-    row = json.loads((folder / "evaluation.json").read_text())
-    return _scored(job.task, job.algo, job.seed, str(folder), row)
+    if not _has_begun(job.folder):
+        # What a cell that was killed while setting up may have left.
+        shutil.rmtree(job.folder, ignore_errors=True)
+    if not (job.folder / "evaluation.json").is_file():
+        run = _trained(job, clone, parent_run)
+        assert run.folder == job.folder
+    row = json.loads((job.folder / "evaluation.json").read_text())
+    return _scored(job.task, job.algo, job.seed, str(job.folder), row)
 
 
 def _scored(task: str, policy: str, seed: int, run: str, row: Mapping[str, Any]) -> Cell:
@@ -208,20 +255,18 @@ def _scored(task: str, policy: str, seed: int, run: str, row: Mapping[str, Any])
     return Cell(task, policy, seed, run, **{name: row[name] for name in figures})
 
 
-def _trained(job: _Job, clone: Cell | None) -> TrainedRun:
-    hooks = Hooks(Display(quiet=True), parent_run=job.parent_run)
-    out = Path(job.out)
+def _trained(job: _Job, clone: Cell | None, parent_run: str) -> TrainedRun:
+    hooks = Hooks(Display(quiet=True), parent_run=parent_run)
     load_plugins(job.settings.get("plugins") or ())
-    if (out / job.name / "run.json").is_file():
-        return resume(job.name, out, hooks)
+    if _has_begun(job.folder):
+        return resume(job.name, Path(job.out), hooks)
     given: dict[str, Any] = {}
     if clone is not None:
         files = json.loads((Path(clone.run) / "run.json").read_text())
-        given["data"] = files["data"]
-        if get_algorithm(job.algo).starts_from_clone:
-            given["init"] = clone.run
+        values = {"data": files["data"], "init": clone.run}
+        given = {key: values[key] for key in job.from_clone}
     config = _config(merge(job.settings, given), job.task, job.algo, job.seed)
-    return train(config, out, hooks, job.name)
+    return train(config, Path(job.out), hooks, job.name)
 
 
 def _finished(folder: Path) -> list[Cell]:

@@ -12,7 +12,6 @@ runs/NAME/evaluation.json  the final score
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -279,13 +278,11 @@ def task_dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDatas
         return dataset
     spec = get_task(config.task)
     episodes = config.data_episodes or spec.data_episodes
-    label = f"{config.task}-{episodes}-s{config.seed}"
-    if config.env:
-        arguments = json.dumps(config.env, sort_keys=True).encode()
-        label += f"-{hashlib.sha256(arguments).hexdigest()[:8]}"
-    path = out / "data" / f"{label}.parquet"
+    path = data.own_path(out, config.task, episodes, config.seed, config.env)
     if path.exists():
-        return EpisodeDataset(path, require_nonempty=True)
+        dataset = EpisodeDataset(path, require_nonempty=True)
+        data.check_own(dataset, config.task, episodes, config.seed, config.env)
+        return dataset
     with display.bar(f"building data of {config.task}", episodes) as bar:
         return data.build(
             config.task, episodes, config.seed, path, env_kwargs=dict(config.env), progress=bar.reach

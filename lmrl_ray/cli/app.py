@@ -55,7 +55,7 @@ def data_build(
     task: str,
     episodes: Annotated[int | None, typer.Option(help="How many; the published number by default.")] = None,
     seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="The file; runs/data/... by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file; in $LMRL_OUT/data by default.")] = None,
     workers: Annotated[int, typer.Option(help="Ray actors that play; 1 = this process.", min=1)] = 1,
     settings: Settings = None,
     plugin: Plugins = None,
@@ -70,7 +70,6 @@ def data_build(
 @data_app.command("stats")
 def data_stats(
     path: Path,
-    seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the statistics to this JSON file.")] = None,
     plugin: Plugins = None,
     as_json: Json = False,
@@ -91,8 +90,7 @@ def data_stats(
 def data_import(
     task: str,
     file: Path,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="The file; runs/data/... by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The file; in $LMRL_OUT/data by default.")] = None,
     as_json: Json = False,
 ) -> None:
     """Read a file in the published format of the task and write it as ours."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ def build(
     if count < 1:
         raise ConfigError(f"--episodes {count}: expected at least 1")
     env = env_settings(task, settings)
-    path = out or RUNS / "data" / f"{task}-{count}-s{seed}.parquet"
+    path = out or data.own_path(_runs(), task, count, seed, env)
     with Display().bar(f"building data of {task}", count) as bar:
         dataset = data.build(
             task,
@@ -42,14 +44,14 @@ def build(
             workers=workers,
             plugins=absolute(plugins),
         )
-    return {"path": str(path), "fingerprint": dataset.fingerprint, **data.stats(dataset)}
+    return {"path": str(path), "fingerprint": dataset.fingerprint, **_figures(dataset)}
 
 
 def statistics(path: Path, plugins: list[str]) -> dict[str, Any]:
     """The statistics of a data file, and its task."""
     load_plugins(plugins)
     dataset = data.EpisodeDataset(path)
-    return {"task": dataset.task, **data.stats(dataset)}
+    return {"task": dataset.task, **_figures(dataset)}
 
 
 def print_stats(path: Path, found: dict[str, Any]) -> None:
@@ -65,12 +67,24 @@ def print_stats(path: Path, found: dict[str, Any]) -> None:
         table.add_column(column, justify="right")
     for key, value in found.items():
         if key != "task":
-            table.add_row(key, f"{value:.4g}", f"{paper[key]:.4g}" if key in paper else "")
+            ours = "-" if value is None else f"{value:.4g}"
+            table.add_row(key, ours, f"{paper[key]:.4g}" if key in paper else "")
     print_table(table)
 
 
 def import_file(task: str, file: Path, out: Path | None) -> dict[str, Any]:
     """Import a published file and describe it."""
-    path = out or RUNS / "data" / f"{task}-{file.stem}.parquet"
+    path = out or _runs() / "data" / f"{task}-{file.stem}.parquet"
     dataset = data.import_published(task, file, path)
-    return {"path": str(path), "fingerprint": dataset.fingerprint, **data.stats(dataset)}
+    return {"path": str(path), "fingerprint": dataset.fingerprint, **_figures(dataset)}
+
+
+def _figures(dataset: data.EpisodeDataset) -> dict[str, float | None]:
+    """The statistics; None where there are no episodes to tell (JSON has no NaN)."""
+    found: dict[str, Any] = dict(data.stats(dataset))
+    return {key: value if math.isfinite(value) else None for key, value in found.items()}
+
+
+def _runs() -> Path:
+    """The folder that --out names in other commands; here --out is a file."""
+    return Path(os.environ.get("LMRL_OUT") or RUNS)

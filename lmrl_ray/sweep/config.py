@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,7 +10,9 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from algos.settings import Settings
+from envs.registry import get_task
 from lmrl_ray.config import ConfigError, RunConfig, load_yaml, merge, parse, parse_settings, validate
+from lmrl_ray.evaluate import Score
 from lmrl_ray.resolve import resolve_config
 
 
@@ -34,6 +37,11 @@ class Range(Settings):
     def examples(self) -> list[Any]:
         """Its ends, or all that may be chosen."""
         return list(self.choice or self.uniform or self.loguniform or ())
+
+    def between(self) -> list[float]:
+        """A value between its ends that is no whole number, though both ends may be some."""
+        ends = self.uniform or self.loguniform
+        return [ends[0] + (ends[1] - ends[0]) / math.e] if ends else []
 
     @property
     def is_numeric(self) -> bool:
@@ -120,13 +128,13 @@ class SweepConfig(Settings):
 def read_sweep(file: Path, seed: int, settings: Sequence[str] = ()) -> tuple[SweepConfig, RunConfig]:
     """A sweep's file and the configuration its trials share, both checked. Raises ConfigError."""
     sweep = validate(SweepConfig, load_yaml(file), str(file), "")
-    base_values = merge(sweep.config, parse_settings(settings))
-    base = resolve_config(sweep.algo, sweep.task, options=merge(base_values, {"seed": seed}))
-    if not base.training.eval_every and sweep.metric.startswith("eval/"):
-        raise ConfigError(f"{file}: config.training.eval_every: is 0, so {sweep.metric} is never measured")
-    for key, drawn in sweep.space.items():
-        for value in drawn.examples():
-            trial_config(base.dump(), {key: value}, str(file))
+    changed = parse_settings(settings)
+    _check_has_effect(sweep.config, f"{file}: config.")
+    _check_has_effect(changed, "--set ")
+    options = merge(merge(sweep.config, changed), {"seed": seed})
+    base = resolve_config(sweep.algo, sweep.task, options=options)
+    _check_metric(sweep, base, str(file))
+    _check_draws(sweep, base, str(file))
     _check_settings_are_used(sweep, str(file))
     if sweep.scheduler == "pbt":
         _check_population(sweep, base, str(file))
@@ -147,6 +155,46 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
             inner = {part: inner}
         result = merge(result, inner)
     return result
+
+
+def _check_has_effect(values: Mapping[str, Any], where: str) -> None:
+    """ConfigError for what a sweep is told elsewhere, and would not listen to here."""
+    places = {"seed": "give --seed", "algo": "edit algo of the file", "task": "edit task of the file"}
+    for key, instead in places.items():
+        if key in values:
+            raise ConfigError(f"{where}{key}: found {values[key]!r}, but it has no effect here; {instead}")
+
+
+def _check_metric(sweep: SweepConfig, base: RunConfig, where: str) -> None:
+    """ConfigError for a score that no trial will ever have."""
+    if not sweep.metric.startswith("eval/"):
+        return
+    if not base.training.eval_every:
+        raise ConfigError(f"{where}: config.training.eval_every: is 0, so {sweep.metric} is never measured")
+    known = [f"eval/{name}" for name in _scored(base.task)]
+    if sweep.metric not in known:
+        raise ConfigError(
+            f"{where}: metric: found {sweep.metric!r}, but a score on {base.task} has no such figure; use "
+            f"one of {', '.join(known)}"
+        )
+
+
+def _scored(task: str) -> list[str]:
+    """The figures that a score on the task has, as they are logged."""
+    normalized = get_task(task).scale.normalize(0.0)
+    return list(Score("", 0, 0.0, (0.0, 0.0), normalized, 0.0, 0.0, 0.0, 0.0, 0, "").metrics())
+
+
+def _check_draws(sweep: SweepConfig, base: RunConfig, where: str) -> None:
+    """ConfigError when some draw is no configuration."""
+    for key, drawn in sweep.space.items():
+        for value in drawn.examples():
+            trial_config(base.dump(), {key: value}, where)
+        for value in drawn.between():
+            try:
+                trial_config(base.dump(), {key: value}, where)
+            except ConfigError as error:
+                raise ConfigError(f"{error} (space.{key} draws such values; give it a `choice`)") from None
 
 
 def _check_settings_are_used(sweep: SweepConfig, where: str) -> None:

@@ -3,6 +3,7 @@
 runs/NAME/config.yaml      the whole configuration
 runs/NAME/metrics.jsonl    the journal
 runs/NAME/q_values.json    cells (row, column) and their Q values, in the order of `actions`
+runs/NAME/returns.json     of the episodes of the evaluation
 runs/NAME/evaluation.json  the score
 """
 
@@ -68,6 +69,8 @@ def train(config: SymbolicConfig, out: Path, hooks: Hooks, name: str | None = No
         tracker.log_scores({f"final/{k}": v for k, v in evaluation.score.metrics().items()})
         tracker.log_table([evaluation.score.row()], "evaluation.json")
         tracker.log_text((folder / "q_values.json").read_text(), "q_values.json")
+        returns = [e.total_return for e in evaluation.episodes if e.error is None]
+        write_whole(folder / "returns.json", json.dumps(returns))
         write_whole(folder / "evaluation.json", json.dumps(evaluation.score.row(), indent=1))
     baselines = [evaluate_baseline(spec, b, **how) for b in spec.baselines]
     return SymbolicRun(folder, config, tracker.run_id, evaluation, baselines)

@@ -21,8 +21,10 @@ from lmrl_ray.data import (
     EpisodeDataset,
     ShardReader,
     build,
+    check_own,
     import_published,
     outcomes,
+    own_path,
     stats,
 )
 from lmrl_ray.data.builder import CHUNK
@@ -47,6 +49,28 @@ def test_a_build_is_determined_by_its_arguments(tmp_path, count_up):
 
     assert built() == built()
     assert len({built(), built(seed=1), built(episodes=71), built(target=9)}) == 4
+
+
+def test_the_data_of_a_task_have_a_file_for_each_size_seed_and_environment(tmp_path):
+    plain = own_path(tmp_path, TASK, 5, 0, {})
+    assert plain == tmp_path / "data" / f"{TASK}-5-s0.parquet"
+    envs = [{"target": 9}, {"target": 8}, {"target": 9, "explode": False}]
+    assert len({plain, *(own_path(tmp_path, TASK, 5, 0, env) for env in envs)}) == 4
+    assert own_path(tmp_path, TASK, 5, 0, {"explode": False, "target": 9}) == own_path(
+        tmp_path, TASK, 5, 0, envs[2]
+    )
+
+
+def test_data_that_were_built_with_other_arguments_are_noticed(tmp_path, count_up):
+    dataset = build(count_up, 5, 3, tmp_path / "a.parquet", env_kwargs={"target": 9})
+    check_own(dataset, count_up, 5, 3, {"target": 9})
+    with pytest.raises(DataError, match=r"a\.parquet: .*\(env_kwargs: found {'target': 9}, expected {}\)"):
+        check_own(dataset, count_up, 5, 3, {})
+    with pytest.raises(DataError, match=r"\(seed: found 3, expected 0; episodes: found 5, expected 6\)"):
+        check_own(dataset, count_up, 6, 0, {"target": 9})
+    mine = EpisodeDataset(write(tmp_path / "mine.parquet", [numbered(0)]))
+    with pytest.raises(DataError, match=r"seed: found None, expected 0.*--data"):
+        check_own(mine, TASK, 1, 0, {})
 
 
 def test_progress_ends_at_the_number_of_episodes(tmp_path, count_up):

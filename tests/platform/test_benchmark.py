@@ -1,13 +1,15 @@
 """The comparison: a suite's file, its statistics, and a small matrix run, interrupted and gone on with."""
 
 import json
+import shutil
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import yaml
 
-from lmrl_ray.benchmark import read_suite, run_benchmark
-from lmrl_ray.cli.comparing import compare
+from lmrl_ray.benchmark import _cell, _Job, read_suite, run_benchmark
+from lmrl_ray.cli.comparing import compare, print_runs
 from lmrl_ray.config import ConfigError
 from lmrl_ray.report.comparison import (
     Cell,
@@ -17,6 +19,7 @@ from lmrl_ray.report.comparison import (
     summarize,
 )
 from lmrl_ray.report.progress import Display
+from lmrl_ray.resolve import resolve_config
 from lmrl_ray.train import Hooks
 
 
@@ -117,6 +120,79 @@ def one_after_the_other(runs):
     return all(end <= begin for (_, end), (begin, _) in pairwise(sorted(times)))
 
 
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("algo", ["bc", "mc"])
+def test_no_cell_is_taken_from_a_run_of_another_configuration(tmp_path, toy, algo, finished):
+    file, run = tmp_path / "small.yaml", tmp_path / "runs" / f"small-toy-{algo}-s1"
+    file.write_text(SUITE.replace("TOY", str(toy)))
+    run.mkdir(parents=True)
+    settings = read_suite(file).settings("toy", algo)
+    settings["training"] = {**settings["training"], "steps": 9}
+    config = resolve_config(algo, "toy", options={**settings, "seed": 1})
+    (run / "config.yaml").write_text(yaml.safe_dump(config.dump()))
+    for name in ("run.json", "evaluation.json")[: 1 + finished]:
+        (run / name).write_text("{}")
+    with pytest.raises(ConfigError, match=rf"toy-{algo}-s1: .*\(training\.steps 9, not 2\); .*remove it"):
+        run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)))
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [run.name]
+
+
+def test_no_cell_is_taken_from_a_run_whose_clone_would_be_another(tmp_path, toy):
+    file, run = tmp_path / "small.yaml", tmp_path / "runs" / "small-toy-mc-s0"
+    file.write_text(SUITE.replace("TOY", str(toy)))
+    run.mkdir(parents=True)
+    config = resolve_config("mc", "toy", options=read_suite(file).settings("toy", "mc"))
+    (run / "config.yaml").write_text(yaml.safe_dump(config.dump()))
+    (run / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="toy-mc-s0: started from small-toy-bc-s0, which is not there"):
+        run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)))
+
+
+def test_a_cell_that_was_killed_while_setting_up_is_started_again(toy, toy_policy, toy_data, out):
+    settings = {
+        "plugins": [toy],
+        "init": str(toy_policy),
+        "data": str(toy_data),
+        "optimizer": {"engine": "torch"},
+        "training": {"steps": 1, "batch_episodes": 4},
+    }
+    job = _Job("toy", "bc", 0, settings, str(out), "small-toy-bc-s0")
+    job.folder.mkdir()
+    (job.folder / "config.yaml").write_text("algo: bc\n")
+    found = _cell(job, None, "")
+    assert found.run == str(job.folder)
+    assert [p.name for p in out.glob("small-toy-*")] == [job.name]
+
+
+def finished_run(out, name, **over):
+    """What `lmrl compare` reads of a run."""
+    config = {"algo": "bc", "task": "maze-fo", "seed": 0, "env": over.pop("env", {})}
+    row = {"raw_return": -7.0, "ci95": None, "normalized_score": None, "success_rate": 1.0, "episodes": 1}
+    (out / name).mkdir()
+    (out / name / "config.yaml").write_text(yaml.safe_dump(config))
+    (out / name / "evaluation.json").write_text(json.dumps({**row, "simulator": "rule", **over}))
+    (out / name / "returns.json").write_text("[-7.0]")
+
+
+def test_only_runs_of_the_same_game_are_compared(tmp_path, capsys):
+    umaze = {"env": {"layout": "umaze"}}
+    for name, over in {"a": {}, "b": {}, "umaze": umaze, "lm": {"simulator": "lm"}}.items():
+        finished_run(tmp_path, name, **over)
+    rows = compare(["a", "b"], tmp_path)
+    assert [r["simulator"] for r in rows] == ["rule", "rule"]
+    print_runs(rows)
+    assert "simulator: rule" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"umaze: env\.layout: is 'umaze', but not given in .*a;"):
+        compare(["a", "umaze"], tmp_path)
+    with pytest.raises(ConfigError, match=r"a: env\.layout: is not given, but 'umaze' in .*umaze;"):
+        compare(["umaze", "a"], tmp_path)
+    with pytest.raises(ConfigError, match=r"lm: simulator: is 'lm', but 'rule' in .*a;"):
+        compare(["a", "lm"], tmp_path)
+    (tmp_path / "b" / "evaluation.json").unlink()
+    with pytest.raises(ConfigError, match=r"b: has no evaluation .*lmrl train --resume b"):
+        compare(["a", "b"], tmp_path)
+
+
 @pytest.mark.slow
 def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster, toy):
     file = tmp_path / "small.yaml"
@@ -148,3 +224,11 @@ def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster, toy):
     file.write_text(suite.replace("seeds: [0, 1]", "seeds: [0]"))
     with pytest.raises(ConfigError, match="another suite of that name"):
         run_benchmark(file, tmp_path / "runs", hooks)
+
+    shutil.rmtree(result.file.parent)
+    file.write_text(suite.replace("steps: 2", "steps: 3"))
+    with pytest.raises(ConfigError, match=r"small-toy-bc-s0: .*training\.steps 2, not 3"):
+        run_benchmark(file, tmp_path / "runs", hooks)
+    # The suite that left them goes on with them: a clone's data and policy are no difference.
+    file.write_text(suite)
+    assert run_benchmark(file, tmp_path / "runs", hooks).rows == result.rows

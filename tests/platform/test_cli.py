@@ -5,12 +5,15 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from lmrl_ray import checkpoint
-from lmrl_ray.data import EpisodeDataset, EpisodeWriter
+from lmrl_ray.data import EpisodeDataset, EpisodeWriter, own_path
+
+PUBLISHED = Path(__file__).parents[1] / "fixtures" / "wordle" / "train_data.jsonl"
 
 HEAVY = ("torch", "ray", "transformers", "deepspeed", "mlflow", "pyarrow", "numpy")
 STATS = {"episodes", "mean_length", "std_length", "success_rate", "mean_return", "std_return"}
@@ -141,6 +144,28 @@ def test_data_of_another_simulator(lmrl, tmp_path):
     path.unlink()
     assert refused(lmrl(*build, "--set", "training.steps=3"), "training", "env.NAME")
     assert files(tmp_path) == []
+
+
+def test_data_lie_where_a_run_looks_for_them(lmrl, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LMRL_OUT", "mine")
+    build = ("data", "build", "maze-fo", "--episodes", 5, "--seed", 2, "--json")
+    assert lmrl(*build).json["path"] == "mine/data/maze-fo-5-s2.parquet"
+    other = lmrl(*build, "--set", "env.layout=umaze").json["path"]
+    assert other == str(own_path(Path("mine"), "maze-fo", 5, 2, {"layout": "umaze"}))
+    assert EpisodeDataset("mine/data/maze-fo-5-s2.parquet").metadata.build["env_kwargs"] == {}
+    imported = lmrl("data", "import", "wordle", PUBLISHED, "--json").json["path"]
+    assert imported == "mine/data/wordle-train_data.parquet"
+    monkeypatch.delenv("LMRL_OUT")
+    assert lmrl(*build).json["path"] == "runs/data/maze-fo-5-s2.parquet"
+
+
+def test_statistics_of_no_episodes_are_json(lmrl, tmp_path):
+    with EpisodeWriter(tmp_path / "empty.parquet", "maze-fo"):
+        pass
+    found = lmrl("data", "stats", tmp_path / "empty.parquet", "--json").json
+    assert (found["episodes"], found["mean_return"], found["std_length"]) == (0, None, None)
+    assert lmrl("data", "stats", tmp_path / "empty.parquet").code == 0
 
 
 def test_data_import(lmrl, tmp_path):
@@ -310,6 +335,9 @@ def test_what_the_parser_refuses(lmrl, out):
     assert refused_by_the_parser(both, "keeps its own")
     assert refused_by_the_parser(lmrl("eval", "run", "toy", "--protocol", "long"), "--protocol")
     assert refused_by_the_parser(lmrl("data", "build", "toy", "--seed", "-1"), "--seed")
+    for command in (("stats", "x.parquet"), ("import", "wordle", "x.jsonl")):
+        # Nothing in them is random.
+        assert refused_by_the_parser(lmrl("data", *command, "--seed", "0"), "--seed")
     assert refused_by_the_parser(lmrl("fly"), "fly")
 
 

@@ -37,6 +37,17 @@ QUIET = Hooks(Display(quiet=True))
         ({"task": "toi"}, "'toi' is unknown"),
         ({"algo": "bd"}, "'bd' is unknown"),
         ({"trials": 0}, "trials"),
+        ({"config": {"seed": 7}}, r"config\.seed: found 7, but it has no effect here; give --seed"),
+        ({"config": {"task": "toy"}}, r"config\.task: found 'toy'.*edit task of the file"),
+        ({"config": {"algo": "mc"}}, r"config\.algo: found 'mc'.*edit algo of the file"),
+        (
+            {"metric": "eval/normalised_score"},
+            r"metric: found 'eval/normalised_score', but a score on toy .*eval/return.*eval/normalized_score",
+        ),
+        (
+            {"metric": "eval/normalized_score", "task": "car-dealer"},
+            r"metric: found 'eval/normalized_score', but a score on car-dealer .*eval/return",
+        ),
     ],
 )
 def test_a_sweeps_file_is_checked_before_anything_runs(sweep_file, out, over, message):
@@ -57,6 +68,18 @@ def test_both_ends_of_a_range_are_checked(sweep_file):
         read_sweep(sweep_file(space={"decoding.top_p": {"uniform": [0.5, 7.0]}}), 0)
     with pytest.raises(ConfigError, match=r"decoding\.top_k"):
         read_sweep(sweep_file(space={"decoding.top_k": {"choice": [5, "many"]}}), 0)
+
+
+def test_a_range_over_whole_numbers_is_refused_though_its_ends_are_some(sweep_file):
+    for drawn in ({"uniform": [2, 8]}, {"loguniform": [1, 100]}):
+        with pytest.raises(ConfigError, match=r"top_k: found \d+\.\d+.*space\.decoding\.top_k.*`choice`"):
+            read_sweep(sweep_file(space={"decoding.top_k": drawn}), 0)
+
+
+@pytest.mark.parametrize("setting", ["seed=7", "task=toy-free", "algo=mc"])
+def test_what_would_have_no_effect_on_a_sweep_is_refused(sweep_file, setting):
+    with pytest.raises(ConfigError, match=rf"--set {setting.split('=')[0]}: found .*no effect here"):
+        read_sweep(sweep_file(), 0, [setting])
 
 
 def test_a_sweep_that_is_not_there_cannot_be_resumed(sweep_file, out):

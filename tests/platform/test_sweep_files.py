@@ -3,6 +3,7 @@
 import pytest
 
 from algos.base import algorithm_ids, get_algorithm
+from envs.registry import get_task
 from lmrl_ray.resolve import configs_folder
 from lmrl_ray.sweep import read_sweep, trial_config
 from lmrl_ray.sweep.tuning import trial_bundles
@@ -37,6 +38,8 @@ def test_a_file_gives_its_scheduler_scores_to_compare_and_its_trials_room(file):
     first = {"asha": sweep.asha.grace_steps, "pbt": sweep.pbt.interval_steps, "none": training.eval_every}
     assert training.eval_every <= first[sweep.scheduler] < training.steps
     assert training.save_every <= training.steps
+    if get_task(base.task).scale.normalize(0.0) is None:
+        assert sweep.metric == "eval/return"
     if sweep.search == "optuna":
         assert sweep.optuna.random_trials < sweep.trials
     head, *actors = trial_bundles(base.resources)

@@ -49,7 +49,7 @@ PBT = {
         ({"search": "optuna"}, r"search: found 'optuna', but scheduler pbt changes values while trials run"),
         ({"trials": 1}, r"trials: found 1, but a population has at least 2"),
         ({"max_concurrent": 1}, r"max_concurrent: found 1, but scheduler pbt keeps its whole population"),
-        ({"config": {"resources": {"workers": 2}}}, r"resources\.workers: found 2.*in its own process"),
+        ({"config": {"resources": {"workers": 1}}}, r"resources\.workers: found 1.*in its own process"),
         ({"config": {"training": {"save_every": 3}}}, r"save_every: is 3.*needs a checkpoint at each; use 2"),
         ({"pbt": {"interval_steps": 3}}, r"interval_steps: found 3.*every 2 steps; use a multiple"),
         ({"pbt": {"interval_steps": 8}}, r"interval_steps: found 8, but training ends after 8 steps"),

@@ -11,6 +11,7 @@ from envs.core import Episode, Segment
 from envs.maze.env import SUCCESS, describe
 from envs.maze.symbolic import SymbolicMaze
 from lmrl_ray import data
+from lmrl_ray.cli.comparing import compare
 from lmrl_ray.config import ConfigError
 from lmrl_ray.evaluate import evaluate_baseline, evaluate_scripted
 from lmrl_ray.journal import read
@@ -126,6 +127,11 @@ def test_the_offline_command_keeps_its_table_and_its_score(lmrl, out):
     assert json.loads((folder / "evaluation.json").read_text())["raw_return"] == found["raw_return"]
     table = json.loads((folder / "q_values.json").read_text())
     assert (len(table["q"]), len(table["cells"]), len(table["actions"])) == (26, 26, 4)
+    (row,) = compare(["table"], out)
+    assert (row["algorithm"], row["probability_of_improvement"]) == ("tabular-q", 0.5)
+    (folder / "returns.json").unlink()
+    with pytest.raises(ConfigError, match=r"table: has no evaluation .* train it again"):
+        compare(["table"], out)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert (config["algo"], config["algorithm"]["gamma"]) == ("tabular-q", 0.99)
     run = import_mlflow().MlflowClient(tracking_uri(out)).get_run(found["mlflow_run"])

@@ -278,3 +278,10 @@ def test_the_seconds_of_a_step_count_the_steps_since_the_last_line(config, out, 
     assert [line["step"] for line in lines] == [3, 6, 8]
     between = (lines[2]["time"] - lines[1]["time"]) / 2
     assert lines[2]["seconds_per_step"] == pytest.approx(between, rel=0.1)
+
+
+def test_a_run_does_not_take_another_environments_data_for_its_own(config, out, hooks):
+    own = {"init": None, "data": None, "data_episodes": 5}
+    build("toy", 5, 0, out / "data" / "toy-5-s0.parquet", env_kwargs={"raises_in": [1000]})
+    with pytest.raises(DataError, match=r"holds other data than its name says .*env_kwargs"):
+        train(config(**own), out, hooks)
