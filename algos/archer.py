@@ -32,7 +32,6 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import nn
@@ -191,8 +190,8 @@ class ArCHer(UtteranceActorCritic):
         picks = torch.randint(max(len(self._replay), 1), (count,)).tolist()
         acts = float(self.rounds >= self.config.actor_after)
         self.rounds += 1
-        marked = [_marked(e, fresh=1.0, actor=acts) for e in self._with_old(episodes, group)]
-        marked += [_marked(self._replay[i], fresh=0.0, actor=0.0, old=0.0) for i in picks]
+        marked = [e.with_actions(fresh=1.0, actor=acts) for e in self._with_old(episodes, group)]
+        marked += [self._replay[i].with_actions(fresh=0.0, actor=0.0, old=0.0) for i in picks]
         remembered = float(group.sum(torch.tensor(float(len(self._replay)))))
         return Prepared(marked, {"archer/replay": remembered, "archer/actor_learns": acts})
 
@@ -207,7 +206,7 @@ class ArCHer(UtteranceActorCritic):
         """With log pi_old of each action token, of the learner's own model: what the sampler noted is of
         its decoding, which may be colder than pi or cut off."""
         if self.config.clip is None:
-            return [_marked(e, old=0.0) for e in episodes]
+            return [e.with_actions(old=0.0) for e in episodes]
         counts = [int(e.is_action.sum()) for e in episodes]
         old = by_episode(look(self, episodes, group, ("old",))["old"], counts)
         return [e.with_actions(old=o) for e, o in zip(episodes, old, strict=True)]
@@ -256,9 +255,3 @@ class OfflineArCHer(UtteranceActorCritic):
     def weight(self, advantage: torch.Tensor) -> torch.Tensor:
         """exp(min(lambda A, log w_max)), elementwise."""
         return (self.config.awr_beta * advantage).clamp(max=math.log(self.config.max_weight)).exp()
-
-
-def _marked(episode: TokenEpisode, **flags: float) -> TokenEpisode:
-    """With flags of the whole episode, for its action tokens."""
-    count = int(episode.is_action.sum())
-    return episode.with_actions(**{name: np.full(count, value) for name, value in flags.items()})

@@ -111,8 +111,8 @@ class PPO(Algorithm):
         of_own, of_data = group.sum(torch.tensor(count, dtype=torch.float64)).tolist()
         both = of_own + of_data
         return [
-            *(_weighted(e, own=both / max(of_own, 1.0)) for e in own),
-            *(_weighted(e, demonstration=both / max(of_data, 1.0), **_NOTHING) for e in demonstrations),
+            *(e.with_actions(own=both / max(of_own, 1.0)) for e in own),
+            *(e.with_actions(**_NOTHING, demonstration=both / max(of_data, 1.0)) for e in demonstrations),
         ]
 
     def prepare(self, episodes: list[TokenEpisode], group: WorkerGroup) -> Prepared:
@@ -144,8 +144,13 @@ class PPO(Algorithm):
             advantage = whiten(advantage, group)
         columns = {"old": seen["old"], "advantage": advantage, "return": returns, "value": seen["value"]}
         parts = {k: by_episode(v, counts) for k, v in columns.items()}
-        marked = [e.with_actions(**{k: v[i] for k, v in parts.items()}) for i, e in enumerate(episodes)]
-        return Prepared([_weighted(e, own=1.0) for e in marked], metrics)
+        return Prepared(
+            [
+                e.with_actions(own=1.0, demonstration=0.0, **{k: v[i] for k, v in parts.items()})
+                for i, e in enumerate(episodes)
+            ],
+            metrics,
+        )
 
     def forward(self, batch: PackedBatch, look: bool = False) -> Loss:
         """The loss; with `look` none, but what the model says of each token, [N] each, as its metrics."""
@@ -239,7 +244,7 @@ def whiten(values: np.ndarray, group: WorkerGroup) -> np.ndarray:
     return whitened
 
 
-_NOTHING = {"old": 0.0, "advantage": 0.0, "return": 0.0, "value": 0.0}
+_NOTHING = {"old": 0.0, "advantage": 0.0, "return": 0.0, "value": 0.0, "own": 0.0}
 """What `prepare` adds, for an episode of the data set."""
 
 
@@ -259,10 +264,3 @@ def _means(values: dict[str, np.ndarray], group: WorkerGroup) -> dict[str, float
         count, total = _totals(array, group)
         result[name] = total / max(count, 1.0)
     return result
-
-
-def _weighted(episode: TokenEpisode, **values: float) -> TokenEpisode:
-    """With what the action tokens count as the policy's own and as demonstrations, and other constants."""
-    count = int(episode.is_action.sum())
-    values = {"own": 0.0, "demonstration": 0.0, **values}
-    return episode.with_actions(**{name: np.full(count, value) for name, value in values.items()})

@@ -86,8 +86,8 @@ class TokenEpisode:
     def with_extras(self, **arrays: np.ndarray) -> TokenEpisode:
         return replace(self, extras={**self.extras, **arrays})
 
-    def with_actions(self, **values: np.ndarray) -> TokenEpisode:
-        """With extras that are given for the action tokens alone, [N] each."""
+    def with_actions(self, **values: np.ndarray | float) -> TokenEpisode:
+        """With extras that are given for the action tokens alone: [N] each, or one number for all."""
         arrays = {name: np.zeros(len(self.ids)) for name in values}
         for name, array in arrays.items():
             array[self.is_action] = values[name]

@@ -76,10 +76,12 @@ class Hooks:
 def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -> TrainedRun:
     """Start a run and see it through. A run that fails is marked so, and can be resumed."""
     scaling.check_machine(config)
-    config = _as_start_is(config, out)
+    given = None if config.init is None else find_policy(config.init, out).resolve()
+    if given is not None:
+        config = _as_start_is(config, given)
     folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
     try:
-        files, tracker = _set_up(config, folder, out, hooks)
+        files, tracker = _set_up(config, given, folder, out, hooks)
     except BaseException:
         # A run that could not begin leaves nothing behind.
         shutil.rmtree(folder, ignore_errors=True)
@@ -87,11 +89,13 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
     return _see_through(config, folder, files, tracker, hooks)
 
 
-def _set_up(config: RunConfig, folder: Path, out: Path, hooks: Hooks) -> tuple[RunFiles, Tracker]:
+def _set_up(
+    config: RunConfig, given: Path | None, folder: Path, out: Path, hooks: Hooks
+) -> tuple[RunFiles, Tracker]:
     mlflow_store.check(out)
     write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
     dataset = task_dataset(config, out, hooks.display)
-    start = _start(config, folder, out, dataset, hooks)
+    start = str(given) if given is not None else _start(config, folder, out, dataset, hooks)
     scaling.check_model(start, config.model)
     tracker = Tracker(out, folder, parent_id=hooks.parent_run)
     tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
@@ -289,11 +293,10 @@ def task_dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDatas
         )
 
 
-def _as_start_is(config: RunConfig, out: Path) -> RunConfig:
-    """With the model that `init` is of. ConfigError when another was asked for, or it is of no use."""
-    if config.init is None:
-        return config
-    task, model = trained_as(find_policy(config.init, out))
+def _as_start_is(config: RunConfig, given: Path) -> RunConfig:
+    """With the model of the policy that `init` gives. ConfigError when another was asked for, or it is of no
+    use."""
+    task, model = trained_as(given)
     if task not in (None, config.task) and get_algorithm(config.algo).starts_from_clone:
         raise ConfigError(
             f"init: {config.init} was trained on {task}, but {config.algo} needs a policy that knows the "
@@ -310,9 +313,7 @@ def _as_start_is(config: RunConfig, out: Path) -> RunConfig:
 
 
 def _start(config: RunConfig, folder: Path, out: Path, dataset: EpisodeDataset, hooks: Hooks) -> str:
-    """The folder (or Hugging Face name) of the language model that the run starts from."""
-    if config.init is not None:
-        return str(find_policy(config.init, out).resolve())
+    """The folder (or Hugging Face name) of the language model that a run without `init` starts from."""
     if get_algorithm(config.algo).starts_from_clone:
         return _clone(config, f"{folder.name}-bc", out, dataset, hooks)
     name = config.model.name

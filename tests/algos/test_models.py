@@ -8,9 +8,7 @@ from support import tiny_language_model
 
 from algos import models
 from algos.codec import TokenizerError
-from algos.generation import Seq2SeqGenerator
 from algos.models import ModelError
-from envs.answering import Request
 
 TEXTS = ("move left\n", "There is a wall above you.\n")
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -200,35 +198,6 @@ def test_a_tokenizer_may_have_special_tokens_that_the_model_has_not(tmp_path):
     start.save(tmp_path)
     loaded = models.load(tmp_path)
     assert loaded.codec.vocab_size == logits(loaded.model).shape[-1]
-
-
-def test_an_encoder_decoder_reads_the_end_of_a_prompt_that_is_too_long():
-    from tokenizers.processors import TemplateProcessing
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    tokenizer = models.train_tokenizer(TEXTS, 300)
-    end = tokenizer.eos_token_id
-    tokenizer._tokenizer.post_processor = TemplateProcessing(
-        single=f"$A {tokenizer.eos_token}", special_tokens=[(tokenizer.eos_token, end)]
-    )
-    tokenizer.model_max_length = 6
-    config = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=16,
-        d_kv=8,
-        d_ff=16,
-        num_layers=1,
-        num_heads=2,
-        pad_token_id=end,
-        eos_token_id=end,
-        decoder_start_token_id=end,
-    )
-    model, seen = T5ForConditionalGeneration(config), []
-    model.get_encoder().register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
-    )
-    Seq2SeqGenerator(model, tokenizer, "cpu").lines([Request("", "move left\n" * 20 + "12345", 1, None)])
-    assert tokenizer.decode(seen[0][0]) == "12345" + tokenizer.eos_token
 
 
 def test_another_architecture_loads(tmp_path):

@@ -134,3 +134,14 @@ def test_a_window_without_room_for_a_prompt_is_an_error():
 def test_a_model_that_is_not_there_is_an_error_that_says_what_to_give(tmp_path):
     with pytest.raises(ModelError, match="could not be loaded"):
         load_generator(tmp_path)
+
+
+def test_an_encoder_decoder_reads_the_end_of_a_prompt_that_is_too_long(seq2seq_folder):
+    generator, seen = load_generator(seq2seq_folder), []
+    tokenizer = generator._tokenizer
+    tokenizer.model_max_length = 6
+    generator._model.get_encoder().register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["input_ids"]), with_kwargs=True
+    )
+    generator.lines([Request("", "move left\n" * 20 + "12345", 1, None)])
+    assert tokenizer.decode(seen[0][0]) == "12345" + tokenizer.eos_token
