@@ -71,9 +71,16 @@ class LanguageModel:
 
     @property
     def max_tokens(self) -> int:
-        """Tokens that fit into the model's window, and into every sliding window of its layers."""
+        """Tokens that fit into the model's window, and into every sliding window of its layers.
+
+        LongRoPE turns every position's angles anew once a text exceeds the length that the model was first
+        trained at, so that kept keys no longer fit; such a model's window ends there.
+        """
         config = self.model.config
         positions = int(getattr(config, "max_position_embeddings", None) or config.n_positions)
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            positions = min(positions, int(rope["original_max_position_embeddings"]))
         return min(positions, shortest_window(config) or positions)
 
     def fresh_trunk(self) -> Any:

@@ -27,7 +27,7 @@ class TabularQConfig(Settings):
 class DQNConfig(Settings):
     """RLlib's DQN. What is not here has RLlib's default."""
 
-    env_steps: int = Field(5_000, ge=1, description="moves that are played")
+    env_steps: int = Field(10_000, ge=1, description="moves that are played")
     env_runners: int = Field(0, ge=0, description="Ray actors that play; 0 = the driver")
     gamma: float = Field(0.99, gt=0, le=1, description="discount per move")
     lr: float = Field(0.01, gt=0, description="at first; falls linearly to a tenth")

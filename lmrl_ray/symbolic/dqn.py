@@ -28,6 +28,8 @@ def learn(config: DQNConfig, env: dict[str, Any], seed: int, report: Report) -> 
     """
     ensure_ray(ResourcesConfig(rollout_actors=config.env_runners))
     algorithm = _rllib_config(config, env, seed).build_algo()
+    # The seed that RLlib is given does not reach its replay buffer.
+    algorithm.local_replay_buffer.rng = np.random.default_rng(seed)
     try:
         played = 0
         while played < config.env_steps:

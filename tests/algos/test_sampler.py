@@ -121,6 +121,19 @@ def test_a_sliding_window_that_is_not_in_use_bounds_nothing():
     assert LanguageModel(model, tiny_language_model(TEXTS).codec).max_tokens == 64
 
 
+def test_a_model_with_longrope_holds_no_more_than_its_original_length_and_reads_as_from_scratch():
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    model = sliding_model(
+        "Phi3",
+        sliding_window=None,
+        original_max_position_embeddings=32,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **factors},
+    )
+    longest = LanguageModel(model, tiny_language_model(TEXTS).codec).max_tokens
+    assert longest == 32
+    assert compare_with_reading_anew([model.base_model], 0, longest=longest, tolerance=1e-5) == 32
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("family", SLIDING)
 def test_in_training_too_rows_as_long_as_the_window_do_not_depend_on_padding(family):

@@ -16,8 +16,8 @@ from lmrl_ray.config import ConfigError
 from lmrl_ray.evaluate import evaluate_baseline, evaluate_scripted
 from lmrl_ray.journal import read
 from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
-from lmrl_ray.symbolic import tabular
-from lmrl_ray.symbolic.config import TabularQConfig, is_symbolic, resolve
+from lmrl_ray.symbolic import dqn, tabular
+from lmrl_ray.symbolic.config import DQNConfig, TabularQConfig, is_symbolic, resolve
 from lmrl_ray.symbolic.greedy import GreedyTable
 
 MAZE = get_task("maze-fo")
@@ -191,3 +191,10 @@ def test_dqn_of_rllib_finds_the_best_way_from_every_start(lmrl, out, ray_cluster
     steps = [entry.step for entry in read(out / "dqn" / "metrics.jsonl")]
     assert steps == sorted(steps)
     assert steps[-1] >= resolve("rllib-dqn", "maze-symbolic").algorithm.env_steps
+
+
+@pytest.mark.slow
+def test_dqn_of_rllib_learns_the_same_values_from_the_same_seed(ray_cluster):
+    short = DQNConfig(env_steps=1_500)
+    first, second = (dqn.learn(short, {}, seed=3, report=lambda step, metrics: None) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
