@@ -24,6 +24,9 @@ from the utterances of this round alone: those were sampled from pi (where the p
 state of its replay buffer, at the price of decoding in every critic step). So V, and with it the baseline
 of the actor, is of the current policy wherever that policy goes.
 
+Online, pi has the temperature of the rollouts (`decoding.temperature`), as the policy has that is scored;
+offline, it imitates the data without one.
+
 Sources: Zhou et al. 2024 (ArCHer); offline: the authors' OfflineArcher, with the weights bounded.
 """
 
@@ -119,7 +122,7 @@ class UtteranceActorCritic(Algorithm):
     def _log_prob(self, batch: PackedBatch) -> torch.Tensor:
         """log pi(a|s) of the action tokens, [N]."""
         hidden = hidden_states(self.lm.base_model, batch.input_ids, batch.mask)
-        log_prob: torch.Tensor = self.log_prob(hidden[batch.state_idx], batch.action_tok)
+        log_prob: torch.Tensor = self.log_prob(hidden[batch.state_idx], batch.action_tok, self.temperature)
         return log_prob
 
     def after_step(self) -> None:
@@ -204,7 +207,7 @@ class ArCHer(UtteranceActorCritic):
 
     def _with_old(self, episodes: list[TokenEpisode], group: WorkerGroup) -> list[TokenEpisode]:
         """With log pi_old of each action token, of the learner's own model: what the sampler noted is of
-        its decoding, which may be colder than pi or cut off."""
+        its decoding, which may be cut off."""
         if self.config.clip is None:
             return [e.with_actions(old=0.0) for e in episodes]
         counts = [int(e.is_action.sum()) for e in episodes]

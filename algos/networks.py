@@ -61,18 +61,21 @@ def linear_logsumexp(
 
 
 class TokenLogProb(nn.Module):
-    """log pi(a | s) of given tokens from hidden states, without the [N, V] matrix of logits."""
+    """log pi(a | s) of given tokens from hidden states, without the [N, V] matrix of logits.
+
+    pi is the softmax of the logits divided by the temperature.
+    """
 
     def __init__(self, lm_head: nn.Module) -> None:
         super().__init__()
         self.lm_head = lm_head
 
-    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """[N, h], [N] -> [N]."""
         weight = cast(torch.Tensor, self.lm_head.weight).float()
         raw_bias = cast(torch.Tensor | None, getattr(self.lm_head, "bias", None))
-        bias = weight.new_zeros(len(weight)) if raw_bias is None else raw_bias.float()
-        x = hidden.float()
+        bias = weight.new_zeros(len(weight)) if raw_bias is None else raw_bias.float() / temperature
+        x = hidden.float() / temperature
         chosen = (x * weight[tokens]).sum(-1) + bias[tokens]
         return chosen - linear_logsumexp(x, weight, bias)
 

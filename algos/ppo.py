@@ -10,6 +10,7 @@
 Time runs over the action tokens of the whole episode, across turns; V is 0 after a terminal token, and
 of the last observation where the episode was cut short. pi_old is the learner's own model at the start
 of the round, recomputed on the very ids that were sampled; pi_ref is the frozen model of the start.
+All three have the temperature of the rollouts (`decoding.temperature`), as the policy has that is scored.
 
 Sources: Schulman et al. 2017, equations 7 and 9; 2016, equation 16 (GAE); Ziegler et al. 2019, section
 2.2 (adaptive KL); LMRL-Gym section 5.
@@ -189,7 +190,7 @@ class PPO(Algorithm):
     def _evaluate(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """log pi(a|s), V(s) and V(s') of the action tokens, [N] each."""
         hidden = hidden_states(self.lm.base_model, batch.input_ids, batch.mask)
-        log_prob = self.log_prob(hidden[batch.state_idx], batch.action_tok)
+        log_prob = self.log_prob(hidden[batch.state_idx], batch.action_tok, self.temperature)
         if self.value_trunk is not None:
             hidden = hidden_states(self.value_trunk, batch.input_ids, batch.mask)
         both = self.value(hidden[torch.cat([batch.state_idx, batch.next_state_idx])])
@@ -204,7 +205,7 @@ class PPO(Algorithm):
             head = TokenLogProb(reference.get_output_embeddings())
         with without_adapters(reference):
             hidden = hidden_states(reference.base_model, batch.input_ids, batch.mask)
-        log_prob: torch.Tensor = head(hidden[batch.state_idx], batch.action_tok)
+        log_prob: torch.Tensor = head(hidden[batch.state_idx], batch.action_tok, self.temperature)
         return log_prob
 
     def _steer(self, kl: float, episodes: int, group: WorkerGroup) -> None:

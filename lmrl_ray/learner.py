@@ -111,6 +111,8 @@ class _Loop:
         torch.manual_seed(config.seed)
         scaling.prepare(language_model, config.model)
         algorithm = get_algorithm(config.algo)(config.algorithm, language_model)
+        if algorithm.online:
+            algorithm.temperature = config.decoding.temperature
         self.step = checkpoint.load_model(found, algorithm) if found else 0
         self.engine: Engine = make_engine(algorithm, config.optimizer)
         if found:

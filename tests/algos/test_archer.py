@@ -116,12 +116,14 @@ def test_the_smaller_of_the_twins_counts():
     assert algorithm(batch).metrics["advantage/mean"].item() == pytest.approx(2.0 - 0.5)
 
 
-def test_every_token_of_an_utterance_is_learnt_its_stop_included():
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_every_token_of_an_utterance_is_learnt_its_stop_included(temperature):
     """With an advantage of 1 everywhere the actor's loss is that of cloning."""
     for algorithm, weight in ((online(q=zeros() + 1), 1.0), (offline(q=zeros() + 1), math.e)):
+        algorithm.temperature = temperature
         episode = game((0, [1, 2, 3], 0), (4, [5, 6], 1))
         batch = one_batch(*algorithm.prepare([episode], WorkerGroup()).episodes)
-        logp = torch.log_softmax(actor(algorithm).T, dim=-1)
+        logp = torch.log_softmax(actor(algorithm).T / temperature, dim=-1)
         clone = -logp[[0, 1, 2, 4, 5], [1, 2, 3, 5, 6]].mean().item()
         assert algorithm(batch).metrics["loss/policy"].item() == pytest.approx(weight * clone, rel=1e-5)
 

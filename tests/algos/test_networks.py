@@ -63,15 +63,16 @@ def test_chunked_logsumexp_is_finite_for_huge_logits():
     assert linear_logsumexp(x, torch.eye(2), torch.zeros(2), 1).item() == 1000.0
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
 @pytest.mark.parametrize("biased", [False, True])
-def test_token_log_probs_equal_log_softmax_and_its_gradients(biased):
+def test_token_log_probs_equal_log_softmax_and_its_gradients(biased, temperature):
     torch.manual_seed(0)
     head = nn.Linear(6, 13, bias=biased)
     plain = copy.deepcopy(head)
     hidden, reference = leaves((4, 6)), leaves((4, 6))
     tokens = torch.tensor([3, 0, 12, 3])
-    found = TokenLogProb(head)(hidden[0], tokens)
-    expected = F.log_softmax(plain(reference[0]), -1).gather(1, tokens[:, None]).squeeze(1)
+    found = TokenLogProb(head)(hidden[0], tokens, temperature)
+    expected = F.log_softmax(plain(reference[0]) / temperature, -1).gather(1, tokens[:, None]).squeeze(1)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6)
     found.sum().backward()
     expected.sum().backward()

@@ -31,10 +31,12 @@ def test_rounds_are_played_and_learnt_from(algo, engine, material, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_learner_finds_the_probabilities_that_were_sampled_with(material, tmp_path):
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_the_learner_finds_the_probabilities_that_were_sampled_with(material, tmp_path, temperature):
     """Tokens in, tokens out: before the first step the recomputed log-probabilities are the sampled ones,
     but for the ids that a sampler never draws."""
-    job = job_of(material, config_of(material, "ppo", **ONLINE), tmp_path / "run")
+    over = {**ONLINE, "decoding": {"temperature": temperature}}
+    job = job_of(material, config_of(material, "ppo", **over), tmp_path / "run")
     learn_here(job)
     first = journal(job)[1]
     assert first["ppo/sampled_gap"] < 0.05
