@@ -114,7 +114,8 @@ class MazeEnv(TextEnv):
 
     def _step(self, action: str) -> Outcome:
         if self._turn > MAX_MOVES:
-            return Outcome(FAILURE, -1.0, truncated=True, valid=action in MOVES)
+            # Not truncated: there is no next state to take a value of, as the text hides the cell.
+            return Outcome(FAILURE, -1.0, terminated=True, valid=action in MOVES)
         moved = self._moves.get((self._cell, action))
         if moved is None:
             return self._invalid[self._cell]

@@ -138,8 +138,8 @@ def _episode(task: str, steps: list[_Step], last: str | None) -> Episode:
     return Episode(
         task=task,
         segments=(*segments, Segment(last, is_action=False)),
-        terminated=success,
-        truncated=end.done and not success,
+        terminated=end.done,
+        truncated=False,
         success=success,
         seed=-1,
         task_id=DOUBLE_T.starts.index(start) if start in DOUBLE_T.starts else -1,

@@ -38,6 +38,7 @@ class SymbolicMaze(gymnasium.Env[int, int]):
         return self._numbers[self.maze.cell], info
 
     def step(self, action: int) -> tuple[int, float, bool, bool, dict[str, Any]]:
-        """As `MazeEnv.step`, with the cell in place of the text."""
-        _, reward, terminated, truncated, info = self.maze.step(ACTIONS[action])
-        return self._numbers[self.maze.cell], reward, terminated, truncated, info
+        """As `MazeEnv.step`, with the cell in place of the text; so a time-out, which hides no cell, is
+        truncated."""
+        _, reward, over, _, info = self.maze.step(ACTIONS[action])
+        return self._numbers[self.maze.cell], reward, info["success"], over and not info["success"], info

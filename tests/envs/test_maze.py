@@ -134,7 +134,7 @@ def test_the_hundred_and_first_action_finds_the_time_up_and_is_charged(text, tot
     turns = [env.step(text) for _ in range(100)]
     assert not any(terminated or truncated for _, _, terminated, truncated, _ in turns)
     observation, reward, terminated, truncated, info = env.step(text)
-    assert (observation, reward, terminated, truncated) == (FAILURE, -1.0, False, True)
+    assert (observation, reward, terminated, truncated) == (FAILURE, -1.0, True, False)
     assert not info["success"]
     assert sum(turn[1] for turn in turns) + reward == total
 
@@ -324,7 +324,7 @@ def test_the_fully_observed_format_is_read():
     assert (success.task, success.task_id) == ("maze-fo", DOUBLE_T.starts.index((6, 6)))
     assert (success.success, success.terminated, success.total_return) == (True, True, -1.0)
     assert (success.policy, success.seed, success.simulator) == ("published", -1, "rule")
-    assert (failure.segments[-1].text, failure.truncated, failure.success) == (FAILURE, True, False)
+    assert (failure.segments[-1].text, failure.terminated, failure.success) == (FAILURE, True, False)
     assert not failure.segments[1].valid
     assert cut.segments[-1].text == describe(DOUBLE_T, (1, 11), "full")
     assert not cut.terminated
@@ -336,7 +336,7 @@ def test_the_partially_observed_format_is_read():
     assert (success.task, success.task_id) == ("maze-po", -1)
     assert [s.text for s in success.segments][-2:] == [DOWN, "Success\n"]
     assert [s.reward for s in success.segments] == [0, -1, 0, 0, 0]
-    assert (failure.segments[-1].text, failure.truncated) == (FAILURE, True)
+    assert (failure.segments[-1].text, failure.terminated, failure.truncated) == (FAILURE, True, False)
     assert (cut.length, cut.segments[-1].text) == (1, "There is a wall above you.\n")
     assert (whole.length, whole.segments[-1].text) == (1, "There are walls to your left, below you.\n")
 
