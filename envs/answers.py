@@ -83,7 +83,7 @@ class AnswersEnv(TextEnv):
         super().__init__()
         self._spec = get_task(task)
         self._game = self._spec.make(**env)
-        self.num_tasks = self._game.num_tasks
+        self.num_tasks, self.split_tasks = self._game.num_tasks, self._game.split_tasks
 
     @property
     def _side(self) -> OtherSide:
@@ -96,8 +96,8 @@ class AnswersEnv(TextEnv):
     @cached_property
     def usual_answers(self) -> list[str]:
         """What the built-in simulator said in some games, as often as it said it."""
-        seeds = range(_SAMPLE)
-        return [t.answer for seed in seeds for t in self._turns(seed, seed % self.num_tasks)]
+        tasks = self.split_tasks or range(self.num_tasks)
+        return [t.answer for seed in range(_SAMPLE) for t in self._turns(seed, tasks[seed % len(tasks)])]
 
     def _reset(self, task_id: int) -> str:
         turns = self._turns(int(self.np_random.integers(2**31)), task_id)

@@ -89,25 +89,27 @@ class TextEnv(gymnasium.Env[str, str], ABC):
 
         `options` may hold `task_id`, an int in [0, num_tasks); ValueError for any other option.
         """
+        self._running = False  # until all of it has succeeded
         super().reset(seed=seed)
         task_id = self._requested_task(options)
         self._turn = 0
-        self._running = True
-        self._task_id = int(self.np_random.integers(self.num_tasks)) if task_id is None else task_id
+        self._task_id = self._drawn_task() if task_id is None else task_id
         observation = self._reset(self._task_id)
+        self._running = True
         return observation, self._info(success=False, valid=True)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Play one action. Returns (new text, reward, terminated, truncated, info).
 
-        `info` has the keys `success, valid, turn, task_id`. RuntimeError when no episode runs.
+        `info` has the keys `success, valid, turn, task_id`. RuntimeError when no episode runs. A step that
+        raises ends the episode.
         """
         if not self._running:
             raise RuntimeError("no episode is running: call reset() before step()")
         self._turn += 1
+        self._running = False  # a step that raises has been played by half: nobody may go on from there
         observation, reward, terminated, truncated, success, valid = self._step(action)
-        if terminated or truncated:
-            self._running = False
+        self._running = not (terminated or truncated)
         return observation, reward, terminated, truncated, self._info(success, valid)
 
     def get_state(self) -> State:
@@ -159,6 +161,10 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         if not isinstance(task_id, int) or not 0 <= task_id < self.num_tasks:
             raise ValueError(f"task_id: {task_id!r} is not an int in [0, {self.num_tasks})")
         return int(task_id)
+
+    def _drawn_task(self) -> int:
+        tasks = range(self.num_tasks) if self.split_tasks is None else self.split_tasks
+        return int(tasks[int(self.np_random.integers(len(tasks)))])
 
     def _info(self, success: bool, valid: bool) -> dict[str, Any]:
         return {"success": success, "valid": valid, "turn": self._turn, "task_id": self._task_id}

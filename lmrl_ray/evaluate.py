@@ -19,6 +19,8 @@ from lmrl_ray.seeding import evaluation_seed
 
 Protocol = Literal["quick", "paper"]
 _DEFAULTS = ResourcesConfig()
+_ANOTHER_WORLD = {"layout", "goal"}
+"""Arguments of an environment that replace the world which the fixed tasks of an evaluation are of."""
 _VLLM_SHARE = 0.9
 """Of the memory of an actor's part of a GPU; CUDA itself needs some."""
 
@@ -66,13 +68,14 @@ class Evaluation:
 def requests_for(spec: TaskSpec, episodes: int, seed: int, env: Mapping[str, Any]) -> list[EpisodeRequest]:
     """The episodes of an evaluation: the task's fixed tasks in turn, or tasks drawn by seed.
 
-    Simulators made with other arguments may have fewer tasks (a smaller maze, held-out cities).
+    Simulators made with other arguments may have other tasks: of held-out cities those that are there are
+    walked through, of another maze all.
     """
-    tasks = spec.eval_tasks
+    tasks: Sequence[int] | None = spec.eval_tasks
     if tasks is not None:
         simulator = spec.make(**env)
         there = simulator.split_tasks or range(simulator.num_tasks)
-        tasks = tuple(t for t in tasks if t in there)
+        tasks = there if _ANOTHER_WORLD & env.keys() else tuple(t for t in tasks if t in there)
     return [
         EpisodeRequest(i, evaluation_seed(seed, i), None if tasks is None else tasks[i % len(tasks)])
         for i in range(episodes)

@@ -18,7 +18,7 @@ import numpy as np
 from envs.answering import OtherSide, Request, TextModel, Turn
 from envs.car_dealer.buyers import Buyer, all_buyers
 from envs.car_dealer.cars import Car
-from envs.car_dealer.deal import Decision
+from envs.car_dealer.deal import LEAST_PRICE, Decision
 from envs.car_dealer.hearing import Heard, hear
 from envs.car_dealer.simulator import Reply
 from envs.core import Episode, State
@@ -94,17 +94,21 @@ class ModelBuyer:
         self._talks = _Talks(**state | {key: list(state[key]) for key in ("lines", "features")})
 
     def _take_in(self, heard: Heard) -> None:
+        """Note what the seller talks about; of several brands, types or prices none is meant for sure."""
         talks = self._talks
-        for brand in heard.brands:
+        if len(heard.brands) == 1:
+            (brand,) = heard.brands
             talks.features = talks.features if brand == talks.brand else []
             talks.brand = brand
-        for kind in heard.types:
+        if len(heard.types) == 1:
+            (kind,) = heard.types
             talks.features = talks.features if kind == talks.type else []
             talks.type = kind
         wished = self._buyer.wish.features if heard.everything else frozenset()
         talks.features = sorted((heard.features | wished | set(talks.features)) - heard.lacking)
         if len(heard.prices) == 1:
-            (talks.offer,) = heard.prices
+            (price,) = heard.prices
+            talks.offer = price if price >= LEAST_PRICE else talks.offer
         elif heard.takes and talks.counter is not None:
             talks.offer = talks.counter
 

@@ -179,8 +179,8 @@ class BehaviourSeller(_Seller):
 
     def _listen(self, observation: str) -> None:
         heard = hear(observation)
-        self._brand = next(iter(heard.brands), self._brand)
-        self._type = next(iter(heard.types), self._type)
+        self._brand = min(heard.brands, default=self._brand)  # of several the same one in every process
+        self._type = min(heard.types, default=self._type)
         self._features |= heard.features | heard.asked_features | heard.lacking
         if self._price is not None:
             self._counter = max(heard.prices, default=self._counter)

@@ -15,6 +15,9 @@ from envs.car_dealer.buyers import Buyer
 
 RewardMode = Literal["fancy", "revenue"]
 REWARD_MODES: Final = ("fancy", "revenue")
+LEAST_PRICE: Final = 5_000
+"""Dollars. Nobody sells a car for less (the cheapest lists at $10,800): it is a discount or a fee, however
+it was put. Not a share of the list price, since random sellers do ask $5,000 for any car."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,23 @@ from typing import Final
 from envs.car_dealer.lexicon import (
     ASKED_FOR,
     ASKING,
+    CURRENCY,
+    DIFFERENCE_AFTER,
+    DIFFERENCE_BEFORE,
+    FEE_BEFORE,
     FILLERS,
     LEXICON,
+    LINKS,
     LIST_PRICE,
     NEGATIONS,
+    NEW_THOUGHT,
     NEXT_WORD,
     NO_OFFER_AFTER,
     NO_OFFER_BEFORE,
     NUMBER_WORDS,
     NUMBERS,
     PRAISE,
+    PRICED,
     SPLITTING,
     TALK,
     THOUSAND,
@@ -54,7 +61,7 @@ class Heard:
     asked_features: frozenset[str] = _NOTHING
     """Asked about, one by one."""
     prices: frozenset[int] = _NO_PRICE
-    """Dollars offered; not a list price, a discount or an amount in a question about the budget."""
+    """Dollars offered; not a list price, a discount, a fee or an amount in a question about the budget."""
     topics: frozenset[str] = _NOTHING
     """Asked for: brand, type, features, budget, offer, wish."""
     takes: bool = False
@@ -98,7 +105,7 @@ def _split(line: str) -> list[str]:
 class _Listener:
     """Adds up what the words say; questions and offers are settled where a sentence ends."""
 
-    __slots__ = ("_amount_end", "_amounts", "_context", "_said", "_start", "_words", "heard")
+    __slots__ = ("_amount_end", "_amounts", "_context", "_provided", "_said", "_start", "_words", "heard")
 
     def __init__(self, words: list[str]) -> None:
         self.heard = Heard()
@@ -110,6 +117,7 @@ class _Listener:
         self._start = self._context = start
         self._said: list[Role] = []
         self._amounts = _NO_PRICE
+        self._provided = False  # an amount was named that is no offer, and may be a condition
 
     def note(self, role: Role, at: int) -> None:
         """Take in a known word."""
@@ -140,15 +148,14 @@ class _Listener:
         amount, end = _amount(words, at)
         self._amount_end = end
         if amount < _LEAST_PRICE:
+            self._provided |= words[at][0] == "$"
             return
         before = words[self._context : at]
         self._context = end
-        if (
-            LIST_PRICE.isdisjoint(before)
-            and NO_OFFER_BEFORE.isdisjoint(before[-3:])
-            and NO_OFFER_AFTER.isdisjoint(words[end : end + 2])
-        ):
+        if _leads_to_offer(before) and _follows_offer(words[end : end + 3]):
             self._amounts |= {amount}
+        else:
+            self._provided = True
 
     def end_sentence(self, end: int, question: bool) -> None:
         if self._said or self._amounts:
@@ -200,13 +207,44 @@ class _Listener:
         return at > self._start and words[at - 1] in NEGATIONS
 
     def _closes(self, at: int) -> bool:
-        """Whether "deal", "sold" and the like close the deal, rather than praise one."""
+        """Whether "deal", "sold" and the like close the deal, rather than praise one or set a condition."""
         words = self._words
-        if self._negated(at):
+        if self._provided or self._negated(at):  # "add $2,000 and it's yours"
             return False
+        if words[at + 1 : at + 2] == ["for"] and _begins_amount(words[at + 2 : at + 3]):
+            return False  # what is meant by "yours for $2,000 less" is settled by the amount
         before = at - 2 if at and words[at - 1] == "a" else at - 1
         praised = before >= self._start and words[before] in PRAISE
         return words[at] != "deal" or not (praised or words[at + 1 : at + 2] == ["for"])
+
+
+def _leads_to_offer(before: list[str]) -> bool:
+    """Whether the amount after these words can be what the seller asks."""
+    if not (LIST_PRICE.isdisjoint(before) and NO_OFFER_BEFORE.isdisjoint(before[-3:])):
+        return False
+    last = len(before) - 1
+    at = last - 2 if before[-2:] == ["up", "to"] else last
+    while at >= 0 and before[at] in LINKS:
+        at -= 1
+    if at < 0 or before[at] in DIFFERENCE_BEFORE:
+        return at < 0
+    return at == last or before[at] not in FEE_BEFORE or not PRICED.isdisjoint(before)
+
+
+def _follows_offer(after: list[str]) -> bool:
+    """Whether the amount before these words can be what the seller asks."""
+    if after and after[0] in CURRENCY:
+        after = after[1:]
+    for number, word in enumerate(after[:2]):
+        if word in NEW_THOUGHT:
+            return True
+        if word in NO_OFFER_AFTER or (number == 0 and word in DIFFERENCE_AFTER):
+            return False
+    return True
+
+
+def _begins_amount(words: list[str]) -> bool:
+    return bool(words) and (words[0][0] in _FIRST_OF_AMOUNT or words[0] in NUMBERS)
 
 
 def _amount(words: list[str], start: int) -> tuple[int, int]:

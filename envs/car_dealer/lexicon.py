@@ -107,8 +107,34 @@ NO_OFFER_BEFORE: Final = _set(
     "save saves saving discount rebate from was were instead originally usually worth budget not"
 )
 """Within three words before an amount."""
-NO_OFFER_AFTER: Final = _set("off discount rebate less cheaper down monthly month miles mile km")
+DIFFERENCE_BEFORE: Final = _set(
+    "by off up down back a an another additional extra further plus add adds adding "
+    "include includes including drop drops dropping cut cuts cutting knock knocking shave shaving slash "
+    "trim deduct subtract waive discounts rebates savings reduction increase break payment payments "
+    "deposit tradein"
+)
+"""Right before an amount, or with some of `LINKS` between: it is added, taken off, or paid in part."""
+FEE_BEFORE: Final = _set(
+    "fee fees tax taxes warranty insurance difference gap bonus credit margin commission incentive allowance"
+)
+"""The same, but only with some of `LINKS` between: "with warranty $20,000" is a price."""
+LINKS: Final = _set(
+    "is are be would will of value about only just around roughly nearly almost maybe perhaps approximately"
+)
+PRICED: Final = _set("price total cost")
+"""In "the price with tax is" an amount, it is the price, and no tax."""
+NO_OFFER_AFTER: Final = _set(
+    "off discount discounts rebate rebates savings cashback less cheaper down monthly month miles mile km "
+    "deposit tradein bonus credit gap difference increments top"
+)
 """Within two words after an amount."""
+DIFFERENCE_AFTER: Final = _set(
+    "more lower higher under below above over apart short away too extra better back of worth"
+)
+"""Right after an amount."""
+CURRENCY: Final = _set("dollar dollars bucks usd")
+NEW_THOUGHT: Final = _set(", . ; ! ? and or but plus with before after including is no not nothing")
+"""What comes after one of these says nothing about the amount before it: "$20,000, more than fair"."""
 ASKED_FOR: Final = _set("asked want wanted wish mentioned those need listed")
 ASKING: Final = _set("tell share describe")
 TALK: Final = _set(
@@ -125,5 +151,7 @@ SPLITTING: Final = (
     (", ", " , "),
     (". ", " . "),
     ("car play", "carplay"),
+    ("trade in", "tradein"),
+    ("list price", "msrp"),
 )
 """Replacements after which spaces set words and marks apart, with amounts in one piece."""

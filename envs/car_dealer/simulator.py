@@ -17,7 +17,7 @@ import numpy as np
 
 from envs.car_dealer.buyers import Buyer
 from envs.car_dealer.cars import Car, feature_noun, listed, round_down
-from envs.car_dealer.deal import Decision
+from envs.car_dealer.deal import LEAST_PRICE, Decision
 from envs.car_dealer.hearing import Heard, hear
 from envs.car_dealer.voice import dollars, slots_of, voice_of
 from envs.core import State
@@ -200,6 +200,8 @@ class RuleBuyer:
         if not limit:
             self._tell("brand", "type")
             return _Answer("wrong_car", progress=False)
+        if price < LEAST_PRICE and price != talks.counter:  # its own counter-offer it does understand
+            return _Answer("unclear", progress=False, valid=False)
         if price > limit and price * 100 > car.msrp * _ABSURD:
             return _Answer("absurd", progress=False)
         conceded = talks.standing is not None and price * 100 <= talks.standing * _STEP_DOWN

@@ -1,8 +1,9 @@
-"""A UCI client for Stockfish: one engine a process, reused, restarted, never left behind.
+"""A UCI client for Stockfish: an engine a process, reused, restarted, never left behind.
 
 A search starts with `ucinewgame` on one thread and a fixed hash, so that under a depth or node
 limit its answer is a function of the position alone: games that share the engine cannot disturb
 one another, and a game restored from a snapshot goes on identically. It costs 0.6 ms a search.
+Who wants the hash kept between searches has a second engine, which those of the first cannot clear.
 
 The engine reads its orders from a pipe. However its owner ends, kill -9 included, the system closes
 the pipe and Stockfish quits at the end of its input.
@@ -220,8 +221,13 @@ def find_stockfish() -> str:
 
 
 def shared_engine() -> Engine:
-    """The one engine of this process."""
+    """The engine of this process for searches that start with an empty hash."""
     return _SHARED
+
+
+def remembering_engine() -> Engine:
+    """The engine of this process for searches that keep the hash (`fresh=False`), and for no others."""
+    return _REMEMBERING
 
 
 def _line(words: list[str]) -> Line:
@@ -238,6 +244,7 @@ def _close_pipes(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-_SHARED = Engine()
-atexit.register(_SHARED.close)
-os.register_at_fork(after_in_child=_SHARED.abandon)
+_SHARED, _REMEMBERING = Engine(), Engine()
+for _engine in (_SHARED, _REMEMBERING):
+    atexit.register(_engine.close)
+    os.register_at_fork(after_in_child=_engine.abandon)

@@ -18,7 +18,6 @@ from typing import Any, Literal
 import chess
 
 from envs.chess import positions
-from envs.chess.engine import shared_engine
 from envs.chess.simulator import LOWEST_ELO, EnginePlayer, Player, RandomPlayer
 from envs.chess.text import read_san, write_fen
 from envs.core import Outcome, State, TextEnv
@@ -57,20 +56,24 @@ class ChessEnv(TextEnv):
             self._opponent = EnginePlayer(opponent_elo, nodes, movetime_ms, native)
         else:
             raise ValueError(f"opponent: {opponent!r} is none of engine, engine-uci, random")
+        if not isinstance(max_moves, int) or isinstance(max_moves, bool) or max_moves < 1:
+            raise ValueError(
+                f"max_moves: found {max_moves!r}; give the most turns of a game, an int from 1 on"
+            )
         self._max_moves = max_moves
         self._board = chess.Board()
 
     def privileged(self) -> dict[str, Any]:
         """The board as a plain FEN, and who answers."""
-        engine = shared_engine().name if self.simulator == "engine" else None
+        engine = self._opponent.engine.name if isinstance(self._opponent, EnginePlayer) else None
         return {"fen": self._board.fen(), "opponent": repr(self._opponent), "engine": engine}
 
     def _start_fen(self, task_id: int) -> str:
         return chess.STARTING_FEN
 
     def _reset(self, task_id: int) -> str:
-        if self.simulator == "engine":
-            shared_engine().start()  # a missing engine shows before the first move
+        if isinstance(self._opponent, EnginePlayer):
+            self._opponent.engine.start()  # a missing engine shows before the first move
         self._board = chess.Board(self._start_fen(task_id))
         return write_fen(self._board.fen())
 

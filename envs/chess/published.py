@@ -3,8 +3,12 @@
 A line of `train_bc.jsonl` and its kin is one step, an object with `from_state` and `action` (plain
 FEN and SAN) and perhaps `reward` and `done`. A line of `train_trajectories.jsonl` or `train.jsonl`
 is a game, a list of objects with `state`, `action`, `reward` and `done`, spaced already. Either
-becomes an episode in our own wire format. No file tells the board after the last move, so that an
-episode ends with an action.
+becomes an episode in our own wire format.
+
+No file tells the board after the last move. A game that is done ends with it; of one that is not, it is
+left out, so that the episode ends with the board that a value may be learnt of. A single step is kept
+though it is not done, because that is all it has: such an episode ends with an action in the middle of a
+game, and is for behavioural cloning alone.
 """
 
 from __future__ import annotations
@@ -57,6 +61,8 @@ def _episode(record: Any, task: str, task_id: int, seed: int) -> Episode:
             raise ValueError(f"step {number}: follows a step that is done")
         done = _field(step, "done", bool, default=False)
         segments += _segments(step, done)
+    if isinstance(record, list) and not done:
+        del segments[-1]  # what came of it is not in the file
     return Episode(
         task=task,
         segments=tuple(segments),

@@ -9,7 +9,8 @@ only fill the hash for later moves. Its choice is seeded with the clock: no game
 `EnginePlayer` asks for the same four candidates at the same depth and makes Stockfish's choice with
 the game's own generator. It answers from an empty hash, which makes it reproducible, a hundred
 times faster, and weaker than one that thinks 40,000 nodes a move and remembers them (it scored
-32 % in 54 games). `native=True` is Stockfish's own choice with its hash kept.
+32 % in 54 games). `native=True` is Stockfish's own choice with its hash kept, by an engine of its own:
+the searches of others, such as White's, would clear the hash.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Final, Protocol
 import chess
 import numpy as np
 
-from envs.chess.engine import Line, shared_engine
+from envs.chess.engine import Engine, Line, remembering_engine, shared_engine
 
 LOWEST_ELO: Final = 1350
 HIGHEST_ELO: Final = 2850
@@ -74,22 +75,26 @@ class EnginePlayer:
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value} is not a positive number")
 
+    @property
+    def engine(self) -> Engine:
+        """Who is asked."""
+        return remembering_engine() if self.native and self.elo is not None else shared_engine()
+
     def choose(self, board: chess.Board, rng: np.random.Generator) -> chess.Move:
         """Raises EngineNotFoundError or EngineError where Stockfish cannot be had."""
         return chess.Move.from_uci(self._choose(board.fen(), rng))
 
     def _choose(self, fen: str, rng: np.random.Generator) -> str:
-        engine = shared_engine()
         clock = self.movetime_ms is not None
         limit = f"movetime {self.movetime_ms}" if clock else f"nodes {self.nodes}"
         if self.elo is None:
-            return engine.ask(fen, limit).best
+            return self.engine.ask(fen, limit).best
         if self.native:
             options = {**_NATIVE_OPTIONS, "UCI_Elo": self.elo}
-            return engine.ask(fen, limit, options, fresh=False).best
+            return self.engine.ask(fen, limit, options, fresh=False).best
         level = skill_level(self.elo)
         limit = f"depth {1 + int(level)} {limit}"
-        return pick(engine.ask(fen, limit, {"MultiPV": _CANDIDATES}).lines, level, rng)
+        return pick(self.engine.ask(fen, limit, {"MultiPV": _CANDIDATES}).lines, level, rng)
 
 
 def skill_level(elo: int) -> float:

@@ -20,6 +20,7 @@ folded = lru_cache(maxsize=4096)(fold)
 """`fold` for the texts of the tables, which come again and again."""
 
 THIS_YEAR = 2026
+FIRST_GAMES = 1896
 TROPIC = 23.44
 NEAR_EQUATOR = 10.0
 """Degrees of latitude."""
@@ -117,11 +118,11 @@ def _hemisphere(city: City, query: Query) -> Verdict:
 
 
 def _time(city: City, query: Query) -> Verdict:
-    if "ahead" in query.text:
+    if query.number is None and "ahead" in query.text:
         return city.utc_offset > 0
-    if "behind" in query.text:
+    if query.number is None and "behind" in query.text:
         return city.utc_offset < 0
-    if query.number is None and not _UTC.search(query.text):
+    if query.more or query.less or (query.number is None and not _UTC.search(query.text)):
         return None
     sign = -1.0 if " minus " in query.text else 1.0
     return city.utc_offset == sign * (query.number or 0.0)
@@ -132,6 +133,8 @@ _UTC = re.compile(r"\b(?:utc|gmt|greenwich)\b")
 
 def _altitude(city: City, query: Query) -> Verdict:
     if query.number is not None:
+        if query.more == query.less or _KILOMETRES.search(query.text):
+            return None
         unit = METRES_PER_FOOT if " feet" in query.text or " ft" in query.text else 1.0
         limit = query.number * unit
         return city.altitude < limit if query.less else city.altitude > limit
@@ -141,7 +144,10 @@ def _altitude(city: City, query: Query) -> Verdict:
 
 
 def _population(city: City, query: Query) -> Verdict:
+    """No city has so few as a thousand: a smaller number is a share, or lacks its "million"."""
     if query.number is not None:
+        if query.number < 1000:
+            return None
         if query.more or query.less:
             return (city.population > query.number) == query.more
         return abs(city.population - query.number) <= ABOUT * query.number
@@ -254,16 +260,45 @@ def _religion(city: City, query: Query) -> Verdict:
     return any(name in city.religion for name in query.asked)
 
 
+_BEFORE = re.compile(r"\b(?:before|prior to|earlier than)\b")
+_AFTER = re.compile(r"\b(?:after|later than|(?:founded|established) since)\b")
+_YEARS = re.compile(r"\byears?\b(?! \d)")
+"""A number of years, rather than "the year 1800"."""
+_VAGUE_TIME = re.compile(
+    r"\b(?:centur(?:y|ies)|decades?|millenni\w*|bce?|hundreds|thousands|few|\d+ s|shortly|soon)\b|"
+    r"\b(?:in|during) the \d{4}\b(?! (?:summer|winter|olympic|games))"
+)
+_FOUNDED_HOW = re.compile(r"\b(?:founded|established) (?:by|in|as|during|on|when|with|since)\b")
+"""Asks by whom or on what occasion, not whether it is old."""
+
+
+def _later(query: Query) -> Verdict:
+    """Whether the time after the query's number is meant, or before it; None: neither is said."""
+    before, after = _BEFORE.search(query.text) is not None, _AFTER.search(query.text) is not None
+    if _YEARS.search(query.text):
+        return None if before or after or query.more == query.less else query.less
+    return None if before == after else after
+
+
 def _era(city: City, query: Query) -> Verdict:
-    first, last = ERAS[city.era]
+    if _VAGUE_TIME.search(query.text):
+        return None
     if query.number is not None:
-        year = query.number if query.number > 1000 and "year" not in query.text else None
-        limit = year if year is not None else THIS_YEAR - query.number
-        older = None if first < limit < last else last <= limit
-        return None if older is None else older != query.less
+        return _founded(city, query, query.number)
+    if _BEFORE.search(query.text) or _AFTER.search(query.text):
+        return None
     if not query.asked:
+        if _FOUNDED_HOW.search(query.text):
+            return None
         return None if city.era == "early modern" else city.era != "modern"
     return _ERA_VERDICTS[query.asked[0]].get(city.era)
+
+
+def _founded(city: City, query: Query, number: float) -> Verdict:
+    first, last = ERAS[city.era]
+    limit = THIS_YEAR - number if _YEARS.search(query.text) else number
+    later = _later(query)
+    return None if later is None or first < limit < last else (first >= limit) == later
 
 
 _ERA_VERDICTS: dict[str, dict[str, bool]] = {
@@ -276,24 +311,56 @@ _ERA_VERDICTS: dict[str, dict[str, bool]] = {
 
 def _olympics(city: City, query: Query) -> Verdict:
     """Winter Games are the two of the table that were held in a winter."""
+    games = _games(city, query)
+    if games is None or _VAGUE_TIME.search(query.text) or _NOT_ONE_YEAR.search(query.text):
+        return None
     winter = {("Sapporo", "1972"), ("Beijing", "2022"), ("Milan", "2026")}
-    games = [
-        (year, (city.name, year) in winter)
-        for year in city.olympics
-        if query.number is None or year == f"{query.number:g}"
-    ]
     if "winter" in query.text or "summer" in query.text:
-        return any(is_winter == ("winter" in query.text) for _, is_winter in games)
+        return any(((city.name, year) in winter) == ("winter" in query.text) for year in games)
     return bool(games)
+
+
+_NOT_ONE_YEAR = re.compile(  # how often, who else, or what is still to come
+    r"\b(?:twice|times|multiple|several|more than|country|will|going to|next|future|until|till|onwards?|"
+    r"by (?:the year )?\d+)\b"
+)
+
+
+def _games(city: City, query: Query) -> tuple[str, ...] | None:
+    """The years of the city's Games that the query speaks of; None where that is unclear."""
+    since = "since" in query.text.split(" ")
+    relative = since or _BEFORE.search(query.text) or _AFTER.search(query.text)
+    year, later = query.number, since or _later(query)
+    if year is None:
+        return None if relative else city.olympics
+    if not FIRST_GAMES <= year <= THIS_YEAR or _YEARS.search(query.text) or (relative and later is None):
+        return None
+    if not relative:
+        first = last = year
+    elif later:
+        first, last = year if since else year + 1, THIS_YEAR
+    else:
+        first, last = FIRST_GAMES, year - 1
+    return tuple(games for games in city.olympics if first <= int(games) <= last)
 
 
 def _near(city: City, query: Query) -> Verdict:
     if query.city is None:
         return None
     kilometres = city.kilometres(load_cities()[query.city])
-    unit = KM_PER_MILE if "mile" in query.text else 1.0
-    limit = NEAR_KM if query.number is None else query.number * unit
-    return kilometres > limit if "more than" in query.text else kilometres <= limit
+    if query.number is None:
+        vague = query.topic == "distance" or _TRAVEL.search(query.text)
+        return None if vague else kilometres <= NEAR_KM
+    if query.more == query.less or not _KILOMETRES.search(query.text):
+        return None
+    limit = query.number * (KM_PER_MILE if "mile" in query.text else 1.0)
+    return (kilometres > limit) == query.more
+
+
+_TRAVEL = re.compile(  # nearness in another measure than ours
+    r"\b(?:hours?|minutes?|days?|flight|train|walk|few|hundred)\b"
+)
+_KILOMETRES = re.compile(r"\b(?:kms?|kilomet\w+|miles?)\b")
 
 
 def _bearing(city: City, query: Query) -> Verdict:

@@ -41,7 +41,25 @@ _AUXILIARY = re.compile(
 )
 _REQUEST = re.compile(r"\b(?:tell me|give me|name|describe|list)\b")
 _WH_WORD = re.compile(r"\b(?:what|whats|which|where|when|how|who|whose)\b")
-_NEGATION = re.compile(r"\b(?:not|never|without|outside)\b")
+_NEGATION = re.compile(
+    r"\b(?:not|never|without|outside|non|nor|neither|cannot|except|other than|apart from|"
+    r"rarely|seldom|hardly|no longer|(?:is|are|has|have|with|gets?|there) no|"
+    r"(?:that|which) (?:is|are|was|were|do|does|did|has|have)nt)\b"
+)
+_NOT_A_GUESS = re.compile(r"\b(?:same|than|ahead|behind)\b")
+"""With a city's name: a comparison with it, to which "No, I am not from there" would be no answer."""
+_ORDINAL = re.compile(r"\b\d+ (?:st|nd|rd|th)\b")
+"""Tells of a guess which one it is: "my 20th question"."""
+_BYGONE = re.compile(
+    r"\b(?:former(?! soviet)|formerly|previously|once|used to (?:be|have)|ever been (?!held|hosted)|"
+    r"(?:was|ever|been)\b.*\bcapital)\b"
+)
+"""The tables know what a city is, not what it was."""
+_MEASURED = ("population", "altitude", "era", "olympics", "time", "distance", "near")
+"""Topics of which `judge` compares a number."""
+_NOT_ONE_LIMIT = re.compile(r"\b(?:between|up to|density|per|country|nation|province)\b")
+_SEA_LEVEL = re.compile(r"\b(?:above|below) (?:the )?sea level\b")
+"""Says what is measured from, not that more or less is meant."""
 _PREAMBLE = re.compile(r"(?:[^?]*(?::\s|\n))?\s*(?:\d+[.)]\s)?")
 """What language models put before a question: "Based on that, I ask: 3. Is it ...?"."""
 _PROPER_NAME = re.compile(
@@ -61,6 +79,8 @@ _WORD_NUMBERS = {
     "seven": 7, "eight": 8, "nine": 9, "ten": 10, "fifteen": 15, "twenty": 20, "thirty": 30,
     "fifty": 50,
 }  # fmt: skip
+_ARTICLES = ("a", "an", "one", "half a")
+"""Number words that count nothing by themselves: "is it one of ..."."""
 _SCALES = {"hundred": 1e2, "thousand": 1e3, "k": 1e3, "million": 1e6, "billion": 1e9}
 _MORE = re.compile(r"\b(?:more|over|above|at least|larger|greater|bigger|exceeds?|higher|older|ahead)\b")
 _LESS = re.compile(r"\b(?:less|fewer|under|below|smaller|lower|younger|behind|within|last|past|at most)\b")
@@ -106,7 +126,7 @@ def _parse(question: str) -> Query:
     if _several_questions(question, text) or len(found.keys() - {*_PLACES, "near"}) > MAX_TOPICS:
         return Query("", problem="questions")
     query = _query(text, found, cities[0] if cities else None)
-    return replace(query, topic="") if _too_fine(query, asking) else query
+    return replace(query, topic="") if _too_fine(query, asking) or _undecided(query) else query
 
 
 def _query(text: str, found: dict[str, list[str | None]], city: int | None) -> Query:
@@ -122,14 +142,15 @@ def _query(text: str, found: dict[str, list[str | None]], city: int | None) -> Q
     if topic in ("capital", "neighbours"):
         values = countries
     several = len(values) > 1 and topic not in _CONJUNCTIVE
+    compared = _SEA_LEVEL.sub("", text)
     return Query(
         topic=topic,
         asked=values,
         open=is_open or several or _NEGATION.search(text) is not None,
         city=city,
-        number=_number(text),
-        more=_MORE.search(text) is not None,
-        less=_LESS.search(text) is not None,
+        number=next(iter(_numbers(text)), None),
+        more=_MORE.search(compared) is not None,
+        less=_LESS.search(compared) is not None,
         text=text,
     )
 
@@ -154,16 +175,28 @@ def _too_fine(query: Query, question: str) -> bool:
     return waters and not query.asked and _PROPER_NAME.search(question) is not None
 
 
+def _undecided(query: Query) -> bool:
+    """Whether a verdict on its topic would not answer it: a comparison, a range, a count, the past."""
+    if query.topic == "guess":
+        counted = bool(_numbers(_ORDINAL.sub("", query.text)))
+        return counted or any(words.search(query.text) for words in (_NEGATION, _NOT_A_GUESS))
+    if query.open or query.number is None:
+        return not query.open and _BYGONE.search(query.text) is not None
+    if query.topic not in _MEASURED:
+        return query.topic == "bearing" or query.more or query.less
+    ranged = len(_numbers(query.text)) > 1 or (query.more and query.less)
+    return ranged or any(words.search(query.text) for words in (_NOT_ONE_LIMIT, _BYGONE))
+
+
 def _several_questions(question: str, text: str) -> bool:
     parts = [part for part in question.split("?") if any(c.isalnum() for c in part)]
     return len(parts) > 1 or text.count(" ") >= MAX_WORDS or bool(_SECOND_QUESTION.search(text))
 
 
-def _number(text: str) -> float | None:
-    """The first number of the text: "half a million", "2.5 million", "1992"; None without one."""
-    for digits, word, scale in _NUMBER.findall(text):
-        if digits:
-            return float(digits) * _SCALES.get(scale, 1.0)
-        if scale:
-            return _WORD_NUMBERS[word] * _SCALES[scale]
-    return None
+def _numbers(text: str) -> list[float]:
+    """The numbers of the text: "half a million", "2.5 million", "1992", "three"."""
+    return [
+        (float(digits) if digits else _WORD_NUMBERS[word]) * _SCALES.get(scale, 1.0)
+        for digits, word, scale in _NUMBER.findall(text)
+        if digits or scale or word not in _ARTICLES
+    ]

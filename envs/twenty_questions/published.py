@@ -34,14 +34,17 @@ def _episode(record: Any, number: int) -> Episode:
     lines = _field(record, "lines", list)
     correct = _field(record, "correct", bool)
     word = _field(record, "word", list)
+    if not lines:
+        raise ValueError("lines: found none; want at least one")
     segments = [Segment(PROMPT, is_action=False)]
     for index, line in enumerate(lines):
         question, mark, answer = line.rpartition("? ") if isinstance(line, str) else ("", "", "")
         if not mark:
             raise ValueError(f"lines[{index}]: found {line!r}; want a question, '? ', an answer")
         won = correct and index == len(lines) - 1
+        question, answer = " ".join(question.split()), " ".join(answer.split())  # each is one line of text
         segments.append(Segment(f"{question}?\n", is_action=True, reward=0.0 if won else -1.0))
-        segments.append(Segment(f"{answer.strip()}\n", is_action=False))
+        segments.append(Segment(f"{answer}\n", is_action=False))
     return Episode(
         task="twenty-questions",
         segments=tuple(segments),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envs.car_dealer import CAR_DEALER
+from envs.car_dealer.answering import ModelBuyer
 from envs.car_dealer.behaviour import BehaviourSeller, BestSeller, RandomSeller
 from envs.car_dealer.buyers import (
     NUM_BUYERS,
@@ -17,7 +18,7 @@ from envs.car_dealer.buyers import (
     all_buyers,
 )
 from envs.car_dealer.cars import BRANDS, FEATURES, TYPES, Car, listed, with_article
-from envs.car_dealer.deal import Decision, best_return, reward_of
+from envs.car_dealer.deal import LEAST_PRICE, Decision, best_return, reward_of
 from envs.car_dealer.env import MAX_TURNS, CarDealer
 from envs.car_dealer.hearing import hear
 from envs.car_dealer.simulator import Reply
@@ -142,6 +143,41 @@ def test_an_offer_within_the_limit_is_accepted_at_the_price_offered():
 def test_an_offer_a_dollar_above_the_limit_is_not_accepted():
     env, buyer = start()
     assert not sell(env, buyer.wish, [buyer.limit(buyer.wish, 0) + 1])[2]
+
+
+CHANGES = [
+    "All right, I can lower it by $1,500.\n",
+    "I'll come down by $2,000.\n",
+    "The down payment is $5,000.\n",
+    "I can do it $6,000 under MSRP.\n",
+    "Let me throw in mats worth $1,000.\n",
+    "$3,000 is what the extras come to.\n",
+]
+
+
+@pytest.mark.parametrize("line", CHANGES)
+def test_a_car_is_never_sold_for_the_amount_of_a_discount_or_a_fee(line):
+    env, buyer = start()
+    sell(env, buyer.wish, [buyer.reservation * 5 // 4])
+    before = env.privileged()["talks"]
+    assert not say(env, line)[2]
+    after = env.privileged()["talks"]
+    assert (after["standing"], after["concessions"]) == (before["standing"], before["concessions"])
+
+
+@pytest.mark.parametrize("line", ["Add $2,000 and it's yours.\n", "It's yours for $1,500 less.\n"])
+def test_a_condition_does_not_take_the_counter_offer(line):
+    env, buyer = start()
+    sell(env, buyer.wish, [buyer.reservation])
+    assert env.privileged()["talks"]["counter"]
+    assert not say(env, line)[2]
+
+
+def test_an_amount_that_no_car_costs_is_not_taken_for_a_price_however_it_is_put():
+    env, buyer = start()
+    _, _, terminated, _, info = say(env, offer(buyer.wish, LEAST_PRICE - 1))
+    assert (terminated, info["valid"]) == (False, False)
+    assert say(env, f"How about ${LEAST_PRICE:,}?\n")[2]
 
 
 def test_holding_out_pays():
@@ -457,6 +493,48 @@ def test_another_buyer_can_be_put_in_and_its_kind_is_recorded():
     assert episode.simulator == "lm"
     assert (episode.total_return, episode.length) == (10.0, 2)
     assert CAR_DEALER.play(CarDealer(), RandomSeller(), seed=0).simulator == "rule"
+
+
+def model_buyer():
+    class Silent:
+        kind = "lm"
+
+        def complete(self, request):
+            return "Hm."
+
+    buyer = ModelBuyer(Silent())
+    buyer.begin(all_buyers()[PATIENT])
+    return buyer
+
+
+PAIRS = [*combinations(BRANDS, 2), *combinations(TYPES, 2)]
+"""Of so many some lie in a set the wrong way round, whatever PYTHONHASHSEED is."""
+
+
+def test_a_comparison_with_other_cars_does_not_change_what_a_model_is_sold():
+    rng = np.random.default_rng(0)
+    for one, other in PAIRS:
+        buyer = model_buyer()
+        buyer.reply("Here is a Hyundai sedan with a sunroof.\n", rng, last=False)
+        buyer.reply(f"It's nicer than a {one} or a {other}, for $20,000.\n", rng, last=False)
+        talks = buyer.get_state()
+        assert (talks["brand"], talks["type"], talks["features"]) == ("Hyundai", "sedan", ["sunroof"])
+        assert talks["offer"] == 20_000
+
+
+def test_a_model_is_not_sold_a_car_for_the_amount_of_a_fee():
+    buyer, rng = model_buyer(), np.random.default_rng(0)
+    for line in ("Here is a Hyundai sedan for $20,000.\n", *CHANGES):
+        buyer.reply(line, rng, last=False)
+        assert buyer.get_state()["offer"] == 20_000
+
+
+def test_a_seller_who_hears_several_names_takes_the_same_one_in_every_process():
+    for pair in PAIRS:
+        seller = BehaviourSeller()
+        seller.begin(CarDealer(), "Start\n", np.random.default_rng(0))
+        seller.act(f"I want a {' or a '.join(pair)}.\n")
+        assert min(pair) in (seller._brand, seller._type)
 
 
 # --- data --------------------------------------------------------------------------------------

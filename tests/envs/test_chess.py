@@ -170,6 +170,13 @@ def test_the_game_is_cut_off_at_the_move_cap_and_illegal_moves_count():
     assert get_task("chess").horizon == ChessEnv(opponent="random")._max_moves
 
 
+@pytest.mark.parametrize("max_moves", [0, -1, "ten", 2.5, True, None])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_move_cap_that_is_none_is_refused(task, max_moves):
+    with pytest.raises(ValueError, match=f"max_moves: found {max_moves!r}; give .* from 1 on"):
+        envs.make(task, opponent="random", max_moves=max_moves)
+
+
 def test_a_mate_on_the_last_move_is_no_truncation():
     _, reward, terminated, truncated, _ = at(MATE_IN_ONE, max_moves=1).step("R a 8\n")
     assert (reward, terminated, truncated) == (1.0, True, False)
@@ -224,6 +231,14 @@ def test_published_games_become_episodes_in_our_format():
     assert (won.success, won.terminated, won.length, won.total_return) == (True, True, 5, 0.0)
     assert [s.valid for s in won.segments if s.is_action] == [True, True, False, True, True]
     assert (broken_off.success, broken_off.terminated, broken_off.truncated) == (False,) * 3
+
+
+def test_a_published_game_that_is_not_done_ends_with_a_board():
+    _, broken_off = read_published(FIXTURES / "games.jsonl")
+    boards = [chess.Board(read_fen(s.text)) for s in broken_off.segments if not s.is_action]
+    assert [s.is_action for s in broken_off.segments] == [False, True, False]
+    assert parse_move(boards[0], broken_off.segments[1].text)
+    assert boards[1].fullmove_number == boards[0].fullmove_number + 1
 
 
 def test_published_steps_become_episodes_of_one_action():

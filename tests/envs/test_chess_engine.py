@@ -91,6 +91,22 @@ def test_the_clock_and_stockfishs_own_weakening_are_options(arguments):
     assert env.step("e 4\n")[4]["valid"]
 
 
+@pytest.mark.parametrize("policy", ["expert", "behaviour"])
+def test_nobody_elses_search_clears_the_hash_that_stockfishs_own_weakening_keeps(policy, monkeypatch):
+    asked = {True: set(), False: set()}
+    ask = Engine.ask
+
+    def record(engine, *args, fresh=True):
+        asked[fresh].add(id(engine))
+        return ask(engine, *args, fresh=fresh)
+
+    monkeypatch.setattr(Engine, "ask", record)
+    spec = get_task("chess")
+    spec.play(ChessEnv(opponent="engine-uci", nodes=200, max_moves=3), spec.baseline(policy), seed=0)
+    assert len(asked[False]) == len(asked[True]) == 1
+    assert asked[False].isdisjoint(asked[True])
+
+
 def test_the_record_says_who_answered():
     assert get_task("chess").simulator == ChessEnv().simulator == "engine"
     assert ChessEnv(opponent="random").simulator == "rule"
@@ -132,6 +148,21 @@ def test_an_engine_that_died_is_replaced_and_the_game_goes_on_as_it_would_have()
         return env.step("d 4\n")
 
     assert game(kill=True) == game(kill=False)
+
+
+def test_a_game_whose_engine_failed_is_over(monkeypatch):
+    env = ChessEnv()
+    env.reset(seed=0)
+
+    def fail(*_):
+        raise EngineError("it failed twice")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EnginePlayer, "_choose", fail)
+        with pytest.raises(EngineError):
+            env.step("e 4\n")
+    with pytest.raises(RuntimeError, match="no episode is running"):  # it is Black's move there
+        env.step("e 5\n")
 
 
 def test_an_engine_that_always_fails_is_an_error_and_not_a_hang(monkeypatch, tmp_path, engine):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from envs import Episode, PaperRow, Scale, Segment, UnknownTaskError, get_task, make, task_ids
+from envs.core import Outcome, TextEnv
 from envs.registry import register
 
 
@@ -56,6 +57,61 @@ def test_a_step_after_the_end_is_an_error():
     assert env.step("move down\n")[2]
     with pytest.raises(RuntimeError, match="no episode is running"):
         env.step("move down\n")
+
+
+class Fragile(TextEnv):
+    """Breaks at the action "break", or when it starts task 1."""
+
+    num_tasks = 2
+
+    def privileged(self):
+        return {}
+
+    def _reset(self, task_id):
+        if task_id == 1:
+            raise OSError("no engine")
+        return "Here.\n"
+
+    def _step(self, action):
+        if action == "break\n":
+            raise OSError("no engine")
+        return Outcome("There.\n", -1.0)
+
+    def _get_state(self):
+        return {}
+
+    def _set_state(self, state):
+        pass
+
+
+def test_a_step_that_raised_ends_the_episode():
+    env = Fragile()
+    env.reset(seed=0, options={"task_id": 0})
+    with pytest.raises(OSError, match="no engine"):
+        env.step("break\n")
+    assert not env.get_state()["running"]
+    with pytest.raises(RuntimeError, match="no episode is running"):
+        env.step("go\n")
+    env.reset(options={"task_id": 0})
+    assert env.step("go\n")[0] == "There.\n"
+
+
+@pytest.mark.parametrize(("task_id", "error"), [(1, OSError), (2, ValueError)])
+def test_after_a_reset_that_raised_no_episode_runs(task_id, error):
+    env = Fragile()
+    for _ in range(2):  # the first time nothing runs, the second time an episode does
+        with pytest.raises(error):
+            env.reset(seed=0, options={"task_id": task_id})
+        with pytest.raises(RuntimeError, match="no episode is running"):
+            env.step("go\n")
+        env.reset(seed=0, options={"task_id": 0})
+
+
+def test_a_reset_draws_from_the_split():
+    env = Fragile()
+    env.num_tasks, env.split_tasks = 30, (0, 20, 29)
+    assert {env.reset(seed=seed)[1]["task_id"] for seed in range(50)} == {0, 20, 29}
+    assert env.reset(options={"task_id": 3})[1]["task_id"] == 3
 
 
 def test_an_unknown_reset_option_is_named():

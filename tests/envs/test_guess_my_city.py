@@ -149,6 +149,70 @@ def test_what_is_not_in_the_tables_is_not_denied(city, question, expected):
     assert heard(city, question) == expected
 
 
+@pytest.mark.parametrize(
+    ("city", "question", "expected"),
+    [
+        ("Hong Kong", "Was your city founded after 1800?", "yes"),
+        ("Rome", "Was your city founded after 1800?", "no"),
+        ("Hong Kong", "Was it established since 1800?", "yes"),
+        ("Moscow", "Was it founded before the year 1500?", "yes"),
+        ("Bangkok", "Was it founded before 1500?", "no"),
+        ("Bangkok", "Was it founded after 1700?", "unknown"),
+        ("Hong Kong", "Was it founded less than 300 years ago?", "yes"),
+        ("Tokyo", "Is it over 1000 km away from Paris?", "yes"),
+        ("London", "Is it less than 500 km from Paris?", "yes"),
+        ("London", "Is it more than 300 miles from Paris?", "no"),
+        ("Lima", "Is it less than 2000 metres above sea level?", "yes"),
+        ("London", "Did it host the Olympics after 2000?", "yes"),
+        ("Athens", "Has it hosted the Olympics after 2000?", "yes"),
+        ("Sydney", "Has it hosted the Olympics after 2000?", "no"),
+        ("Sydney", "Has it hosted the Olympics since 2000?", "yes"),
+        ("Rome", "Were the Olympics there before 1970?", "yes"),
+        ("Lagos", "Have the Olympics ever been held there?", "no"),
+        ("Moscow", "Does it rarely snow?", "It snows every winter."),
+        ("Tokyo", "Is it a non-European city?", "It is in Asia."),
+        ("Tokyo", "Is it in a country other than China?", "It is in Japan."),
+        ("Beijing", "Is it in a country other than China?", "It is in China."),
+        ("Milan", "Is it in a country that isn't France?", "It is in Italy."),
+        ("Milan", "Is it a city with no metro?", "There is a metro."),
+        ("Paris", "It is in Europe, isn't it?", "yes"),
+        ("Tokyo", "As my 20th question: is it Paris?", "no"),
+        ("Tokyo", "As my 20th question, is it Paris?", "no"),
+    ],
+)
+def test_limits_and_negations_are_read_in_their_sense(city, question, expected):
+    assert KnowledgeBase().answer(IDS[city], question) == expected or heard(city, question) == expected
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Was it founded in the 19th century?", "Was it founded in the nineteenth century?",
+        "Was your city founded between 1500 and 1800?", "Was it founded in 1842?",
+        "Was it founded by the Romans?", "Was it founded before the Middle Ages?",
+        "Was it founded after World War II?", "Is it thousands of years old?", "Is it 500 years old?",
+        "Was it founded before 1000 BC?", "Was it founded after the 1800s?",
+        "Does your city have more than 5 million but less than 10 million people?",
+        "Is the population between 1 and 5 million?", "Does it have 1-5 million people?",
+        "Is the population over 10m?", "Does your country have more than 50 million people?",
+        "Is it between 1000 and 2000 meters above sea level?", "Is it more than 2 km above sea level?",
+        "Did it host the Olympics in the 1960s?", "Did it host the Olympics in the 1960's?",
+        "Did it host the Olympics in the 20th century?", "Has it hosted the Olympics twice?",
+        "Did it host the Olympics before the war?", "Will your city host the 2028 Olympics?",
+        "Is it more than 5 hours ahead of GMT?", "Is your time zone between UTC+1 and UTC+12?",
+        "Is it a former capital?", "Was your city once the capital of Brazil?",
+        "Does your country border more than 5 countries?", "Does it have more than three metro lines?",
+        "Is it far from Rome?", "Is it a 2 hour flight from Rome?", "Is it 300 kilometres from Rome?",
+        "Is your city within two hours of Rome?", "Is it over 100 km north of Rome?",
+        "Is it in the same country as Rome?", "Is it older than Rome?", "Is it a city other than Rome?",
+    ],
+)  # fmt: skip
+def test_ranges_counts_and_the_past_get_an_honest_cant_say(question):
+    named = parse(question).city
+    answers = {KnowledgeBase().answer(i, question) for i in range(100) if i != named}
+    assert answers == {phrasing.CANT_SAY}
+
+
 # -- winning
 
 

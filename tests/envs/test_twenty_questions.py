@@ -459,9 +459,20 @@ def test_published_conversations_are_read_as_episodes():
     assert lost.simulator == "lm"
 
 
+def test_a_published_question_and_its_answer_are_one_line_each(tmp_path):
+    path = tmp_path / "train.json"
+    lines = ["Is it a\ncat? Yes.", "Is  it\ta hat\n? Well,\n no. "]
+    path.write_text(json.dumps([{"lines": lines, "correct": False, "word": ["Hat"]}]))
+    (episode,) = read_published(path)
+    texts = [s.text for s in episode.segments[1:]]
+    assert texts == ["Is it a cat?\n", "Yes.\n", "Is it a hat?\n", "Well, no.\n"]
+
+
 @pytest.mark.parametrize(
     ("record", "complaint"),
     [
+        ({"lines": []}, "lines: found none; want at least one"),
+        ({"lines": [], "correct": True}, "lines: found none; want at least one"),
         ({"lines": "Is it alive? No."}, "lines: found 'Is it alive"),
         ({"lines": ["Is it alive"]}, r"lines\[0\]: found 'Is it alive'"),
         ({"lines": [3]}, r"lines\[0\]: found 3"),

@@ -135,6 +135,18 @@ def test_an_evaluation_asks_for_no_task_that_a_smaller_simulator_lacks():
     assert [r.task_id for r in requests] == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
 
 
+@pytest.mark.parametrize("task", ["maze-fo", "maze-po"])
+def test_an_evaluation_walks_through_all_starts_of_a_bigger_maze(task):
+    room = {"layout": ["0" * 8] * 5, "goal": [2, 2]}
+    requests = requests_for(get_task(task), 78, 0, room)
+    assert [r.task_id for r in requests] == [*range(39), *range(39)]
+
+
+def test_naming_the_default_maze_changes_no_evaluation():
+    spec = get_task("maze-fo")
+    assert requests_for(spec, 60, 0, {"layout": "double_t", "goal": [8, 6]}) == requests_for(spec, 60, 0, {})
+
+
 def test_another_seed_asks_for_other_episodes(toy):
     first, second = (requests_for(get_task("toy"), 50, seed, {}) for seed in (0, 1))
     assert not {r.seed for r in first} & {r.seed for r in second}

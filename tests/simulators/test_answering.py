@@ -291,6 +291,28 @@ def test_the_answering_side_is_a_task_that_conforms_and_is_not_listed(task):
     assert f"{task}-answers" not in task_ids()
 
 
+@pytest.mark.parametrize(
+    ("task", "argument"),
+    [("twenty-questions", "split"), ("guess-my-city", "cities"), ("car-dealer", "split")],
+)
+@pytest.mark.parametrize("part", ["train", "held-out"])
+def test_the_answering_side_draws_from_the_games_split(task, argument, part):
+    game = get_task(task).make(**{argument: part})
+    env = get_task(f"{task}-answers").make(**{argument: part})
+    drawn = {env.reset(seed=seed)[1]["task_id"] for seed in range(60)}
+    assert len(drawn) > 10
+    assert drawn <= set(game.split_tasks)
+    assert env.split_tasks == game.split_tasks
+
+
+def test_the_answers_that_a_baseline_knows_are_of_the_games_split(monkeypatch):
+    env = get_task("twenty-questions-answers").make(split="held-out")
+    counted = set()
+    monkeypatch.setattr(env, "_turns", lambda seed, task_id: counted.add(task_id) or [])
+    assert env.usual_answers == []
+    assert counted == set(env.split_tasks)
+
+
 @pytest.mark.parametrize("task", DIALOGUES)
 def test_the_built_in_answer_earns_1_and_nonsense_0(task):
     spec = get_task(f"{task}-answers")
