@@ -24,8 +24,7 @@ from the utterances of this round alone: those were sampled from pi (where the p
 state of its replay buffer, at the price of decoding in every critic step). So V, and with it the baseline
 of the actor, is of the current policy wherever that policy goes.
 
-Online, pi has the temperature of the rollouts (`decoding.temperature`), as the policy has that is scored;
-offline, it imitates the data without one.
+Online, pi has the temperature of the rollouts (`online.temperature`); offline, it imitates the data as is.
 
 Sources: Zhou et al. 2024 (ArCHer); offline: the authors' OfflineArcher, with the weights bounded.
 """

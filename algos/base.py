@@ -97,7 +97,7 @@ class Algorithm(nn.Module, ABC):
     def __init__(self, config: AlgorithmConfig, language_model: LanguageModel) -> None:
         super().__init__()
         self.temperature = 1.0
-        """Online, of the policy (`decoding.temperature`): the softmax of the logits divided by it."""
+        """Of the policy in the rounds (`online.temperature`): the softmax of the logits divided by it."""
         # In a list: what the loss does not use should not be a submodule, which every engine holds.
         self._start = [language_model]
 

@@ -10,7 +10,7 @@
 Time runs over the action tokens of the whole episode, across turns; V is 0 after a terminal token, and
 of the last observation where the episode was cut short. pi_old is the learner's own model at the start
 of the round, recomputed on the very ids that were sampled; pi_ref is the frozen model of the start.
-All three have the temperature of the rollouts (`decoding.temperature`), as the policy has that is scored.
+All three have the temperature of the rollouts (`online.temperature`).
 
 Sources: Schulman et al. 2017, equations 7 and 9; 2016, equation 16 (GAE); Ziegler et al. 2019, section
 2.2 (adaptive KL); LMRL-Gym section 5.

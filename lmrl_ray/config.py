@@ -85,6 +85,9 @@ class OnlineConfig(Settings):
     max_staleness: int = Field(
         0, ge=0, description="rounds played ahead, by rollout actors, while earlier ones are learnt from"
     )
+    temperature: float | None = Field(
+        None, gt=0, description="at which rounds are played; None for decoding.temperature, as in evaluations"
+    )
 
 
 class ModelConfig(Settings):
@@ -181,6 +184,12 @@ class RunConfig(Settings):
         default_factory=dict, description="arguments of the task's simulator"
     )
     plugins: tuple[str, ...] = Field((), description="Python files that register tasks and algorithms")
+
+    @property
+    def rollout_decoding(self) -> Decoding:
+        """How the rounds of an online algorithm are played."""
+        temperature = self.online.temperature or self.decoding.temperature
+        return self.decoding.model_copy(update={"temperature": temperature})
 
     def dump(self) -> dict[str, Any]:
         """Plain values, as YAML and MLflow take them; `parse` reads it back."""
@@ -286,7 +295,7 @@ def _vllm_refused(config: RunConfig) -> str | None:
         return f"it decodes language models, and {config.algo} is steered by Q; use torch"
     if not config.resources.rollout_actors or not config.resources.gpus_per_actor:
         return "it decodes in rollout actors with GPUs; set rollout_actors and gpus_per_actor"
-    return refused_by_vllm(config.decoding)
+    return refused_by_vllm(config.decoding) or refused_by_vllm(config.rollout_decoding)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ class _Loop:
         scaling.prepare(language_model, config.model)
         algorithm = get_algorithm(config.algo)(config.algorithm, language_model)
         if algorithm.online:
-            algorithm.temperature = config.decoding.temperature
+            algorithm.temperature = config.rollout_decoding.temperature
         self.step = checkpoint.load_model(found, algorithm) if found else 0
         self.engine: Engine = make_engine(algorithm, config.optimizer)
         if found:
@@ -185,7 +185,7 @@ class _Loop:
             self.algorithm,
             self.config.online,
             make_rollouts(resources.model_copy(update={"rollout_actors": mine})),
-            setting_of(self.config),
+            replace(setting_of(self.config), decoding=self.config.rollout_decoding),
             self.group,
             save_policy=self._save_policy,
             demonstrations=demonstrations,

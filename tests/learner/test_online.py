@@ -35,8 +35,8 @@ def test_rounds_are_played_and_learnt_from(algo, engine, material, tmp_path):
 def test_the_learner_finds_the_probabilities_that_were_sampled_with(material, tmp_path, temperature):
     """Tokens in, tokens out: before the first step the recomputed log-probabilities are the sampled ones,
     but for the ids that a sampler never draws."""
-    over = {**ONLINE, "decoding": {"temperature": temperature}}
-    job = job_of(material, config_of(material, "ppo", **over), tmp_path / "run")
+    config = config_of(material, "ppo", **{**ONLINE, "online": {"episodes": 6, "temperature": temperature}})
+    job = job_of(material, config, tmp_path / "run")
     learn_here(job)
     first = journal(job)[1]
     assert first["ppo/sampled_gap"] < 0.05

@@ -42,6 +42,14 @@ def test_what_ray_or_a_run_cannot_use_is_refused_by_name(field, value, expected)
         config(**{field: value})
 
 
+def test_rounds_may_be_played_at_another_temperature_than_evaluations():
+    decoding = {"temperature": 0.3, "top_k": 5}
+    same = parse({"algo": "ppo", "task": "maze-fo", "decoding": decoding})
+    hotter = parse({"algo": "ppo", "task": "maze-fo", "decoding": decoding, "online": {"temperature": 1.0}})
+    assert same.rollout_decoding == same.decoding == setting_of(hotter).decoding
+    assert hotter.rollout_decoding == Decoding(temperature=1.0, top_k=5)
+
+
 VLLM = {"rollout_engine": "vllm", "rollout_actors": 1, "gpus_per_actor": 0.5}
 
 
@@ -58,12 +66,20 @@ def test_vllm_gets_its_actors_share_of_the_gpu():
         ("bc", {"rollout_actors": 0}, {}, "set rollout_actors and gpus_per_actor"),
         ("bc", {"gpus_per_actor": 0}, {}, "set rollout_actors and gpus_per_actor"),
         ("bc", {}, {"mode": "rerank"}, "rerank needs hidden states"),
+        ("ppo", {}, {"min_p": 0.1}, "min_p with a temperature"),
     ],
 )
 def test_vllm_is_refused_where_it_cannot_decode(algo, over, decoding, reason):
     with pytest.raises(ConfigError, match=rf"run\.yaml: resources\.rollout_engine: vllm: .*{reason}"):
         parse(
-            {"algo": algo, "task": "maze-fo", "resources": {**VLLM, **over}, "decoding": decoding}, "run.yaml"
+            {
+                "algo": algo,
+                "task": "maze-fo",
+                "resources": {**VLLM, **over},
+                "decoding": decoding,
+                "online": {"temperature": 0.5},
+            },
+            "run.yaml",
         )
 
 
