@@ -43,7 +43,8 @@ class BC(Algorithm):
 
     def forward(self, batch: PackedBatch) -> Loss:
         hidden = hidden_states(self.lm.base_model, batch.input_ids, batch.mask)
-        loss = -self.log_prob(hidden[batch.state_idx], batch.action_tok).sum() / batch.denominator
+        said = self.log_prob(hidden[batch.state_idx], batch.action_tok, self.temperature)
+        loss = -said.sum() / batch.denominator
         metrics = {"loss": loss.detach()}
         if self.config.observation_weight:
             observed = self._observation_loss(hidden, batch)

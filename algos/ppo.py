@@ -10,7 +10,7 @@
 Time runs over the action tokens of the whole episode, across turns; V is 0 after a terminal token, and
 of the last observation where the episode was cut short. pi_old is the learner's own model at the start
 of the round, recomputed on the very ids that were sampled; pi_ref is the frozen model of the start.
-All three have the temperature of the rollouts (`online.temperature`).
+All three have the temperature of the rollouts (`online.temperature`); the clone of the data has none.
 
 Sources: Schulman et al. 2017, equations 7 and 9; 2016, equation 16 (GAE); Ziegler et al. 2019, section
 2.2 (adaptive KL); LMRL-Gym section 5.
@@ -155,7 +155,10 @@ class PPO(Algorithm):
 
     def forward(self, batch: PackedBatch, look: bool = False) -> Loss:
         """The loss; with `look` none, but what the model says of each token, [N] each, as its metrics."""
-        log_prob, value, next_value = self._evaluate(batch)
+        hidden = hidden_states(self.lm.base_model, batch.input_ids, batch.mask)
+        states = hidden[batch.state_idx]
+        log_prob = self.log_prob(states, batch.action_tok, self.temperature)
+        value, next_value = self._values(batch, hidden)
         if look:
             seen = {"old": log_prob, "value": value, "next_value": next_value}
             return Loss(log_prob.sum(), {**seen, "reference": self._reference_log_prob(batch)})
@@ -173,7 +176,8 @@ class PPO(Algorithm):
             "ppo/surprise": -log_prob * own,
         }
         if self.uses_demonstrations:
-            terms["loss/bc"] = -log_prob * batch.extra("demonstration")
+            # Of the bare model: what the temperature sharpens should not be unlearnt.
+            terms["loss/bc"] = -self.log_prob(states, batch.action_tok) * batch.extra("demonstration")
         metrics = {k: v.sum() / batch.denominator for k, v in terms.items()}
         loss = metrics["loss/policy"] + self.config.value_weight * metrics["loss/value"]
         if self.uses_demonstrations:
@@ -187,14 +191,12 @@ class PPO(Algorithm):
     def policy(self) -> LanguagePolicy:
         return LanguagePolicy(self._start[0])
 
-    def _evaluate(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """log pi(a|s), V(s) and V(s') of the action tokens, [N] each."""
-        hidden = hidden_states(self.lm.base_model, batch.input_ids, batch.mask)
-        log_prob = self.log_prob(hidden[batch.state_idx], batch.action_tok, self.temperature)
+    def _values(self, batch: PackedBatch, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """V(s) and V(s') of the action tokens, [N] each; `hidden` is the policy's trunk's."""
         if self.value_trunk is not None:
             hidden = hidden_states(self.value_trunk, batch.input_ids, batch.mask)
         both = self.value(hidden[torch.cat([batch.state_idx, batch.next_state_idx])])
-        return log_prob, both[: batch.num_actions], both[batch.num_actions :]
+        return both[: batch.num_actions], both[batch.num_actions :]
 
     @torch.no_grad()
     def _reference_log_prob(self, batch: PackedBatch) -> torch.Tensor:

@@ -295,7 +295,8 @@ def _vllm_refused(config: RunConfig) -> str | None:
         return f"it decodes language models, and {config.algo} is steered by Q; use torch"
     if not config.resources.rollout_actors or not config.resources.gpus_per_actor:
         return "it decodes in rollout actors with GPUs; set rollout_actors and gpus_per_actor"
-    return refused_by_vllm(config.decoding) or refused_by_vllm(config.rollout_decoding)
+    rounds = refused_by_vllm(config.rollout_decoding) if get_algorithm(config.algo).online else None
+    return refused_by_vllm(config.decoding) or rounds
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from envs.car_dealer.deal import LEAST_PRICE
 from envs.car_dealer.lexicon import (
+    ASKED_AFTER,
+    ASKED_BEFORE,
     ASKED_FOR,
     ASKING,
+    CONDITIONAL,
     CURRENCY,
     DIFFERENCE_AFTER,
     DIFFERENCE_BEFORE,
@@ -23,6 +27,7 @@ from envs.car_dealer.lexicon import (
     LEXICON,
     LINKS,
     LIST_PRICE,
+    NAMED_PRICE,
     NEGATIONS,
     NEW_THOUGHT,
     NEXT_WORD,
@@ -32,8 +37,10 @@ from envs.car_dealer.lexicon import (
     NUMBERS,
     PRAISE,
     PRICED,
+    SAVINGS,
     SPLITTING,
     TALK,
+    TERM,
     THOUSAND,
     Role,
 )
@@ -89,6 +96,8 @@ def hear(line: str) -> Heard:
             listener.note_amount(at)
     listener.end_sentence(len(words), question=False)
     heard = listener.heard
+    if len(heard.prices) > 1:  # "$24,000, and delivery is $1,500" has one price
+        heard.prices = frozenset(p for p in heard.prices if p >= LEAST_PRICE) or heard.prices
     heard.understood = heard.understood or not TALK.isdisjoint(words)
     return heard
 
@@ -117,7 +126,7 @@ class _Listener:
         self._start = self._context = start
         self._said: list[Role] = []
         self._amounts = _NO_PRICE
-        self._provided = False  # an amount was named that is no offer, and may be a condition
+        self._provided = False  # the buyer was asked for an amount that is no offer
 
     def note(self, role: Role, at: int) -> None:
         """Take in a known word."""
@@ -147,15 +156,17 @@ class _Listener:
         words = self._words
         amount, end = _amount(words, at)
         self._amount_end = end
+        end += words[end : end + 1] != [] and words[end] in CURRENCY
+        before, after = words[self._context : at], words[end : end + 4]
         if amount < _LEAST_PRICE:
-            self._provided |= words[at][0] == "$"
+            self._provided |= words[at][0] == "$" and _is_asked(before, after)
             return
-        before = words[self._context : at]
-        self._context = end
-        if _leads_to_offer(before) and _follows_offer(words[end : end + 3]):
+        named_list = not LIST_PRICE.isdisjoint(after[:1])  # "the $28,000 MSRP": the next amount is another
+        self._context = end + named_list
+        if _leads_to_offer(before, after) and _follows_offer(after):
             self._amounts |= {amount}
         else:
-            self._provided = True
+            self._provided |= _is_asked(before, after)
 
     def end_sentence(self, end: int, question: bool) -> None:
         if self._said or self._amounts:
@@ -209,7 +220,9 @@ class _Listener:
     def _closes(self, at: int) -> bool:
         """Whether "deal", "sold" and the like close the deal, rather than praise one or set a condition."""
         words = self._words
-        if self._provided or self._negated(at):  # "add $2,000 and it's yours"
+        if self._provided and words[at] in CONDITIONAL:  # "add $2,000 and it's yours"
+            return False
+        if self._negated(at):
             return False
         if words[at + 1 : at + 2] == ["for"] and _begins_amount(words[at + 2 : at + 3]):
             return False  # what is meant by "yours for $2,000 less" is settled by the amount
@@ -218,8 +231,18 @@ class _Listener:
         return words[at] != "deal" or not (praised or words[at + 1 : at + 2] == ["for"])
 
 
-def _leads_to_offer(before: list[str]) -> bool:
-    """Whether the amount after these words can be what the seller asks."""
+def _is_asked(before: list[str], after: list[str]) -> bool:
+    """Whether the buyer is to add the amount between these words: no saving, and no list price."""
+    near = before[-4:]
+    if not (SAVINGS.isdisjoint(near) and SAVINGS.isdisjoint(after[:2])):
+        return False
+    return not (ASKED_BEFORE.isdisjoint(near) and ASKED_AFTER.isdisjoint(after[:1]))
+
+
+def _leads_to_offer(before: list[str], after: list[str]) -> bool:
+    """Whether the amount between these words can be what the seller asks, by those before it."""
+    if before and before[-1] in {"a", "an"} and not NAMED_PRICE.isdisjoint(after[:1]):
+        before = before[:-1]  # "a $20,000 price", not "a $20,000 car"
     if not (LIST_PRICE.isdisjoint(before) and NO_OFFER_BEFORE.isdisjoint(before[-3:])):
         return False
     last = len(before) - 1
@@ -233,8 +256,8 @@ def _leads_to_offer(before: list[str]) -> bool:
 
 def _follows_offer(after: list[str]) -> bool:
     """Whether the amount before these words can be what the seller asks."""
-    if after and after[0] in CURRENCY:
-        after = after[1:]
+    if after[:1] == ["over"]:  # "over three years", not "over your budget"
+        return not TERM.isdisjoint(after)
     for number, word in enumerate(after[:2]):
         if word in NEW_THOUGHT:
             return True

@@ -123,15 +123,32 @@ LINKS: Final = _set(
 )
 PRICED: Final = _set("price total cost")
 """In "the price with tax is" an amount, it is the price, and no tax."""
+NAMED_PRICE: Final = _set("price offer deal total counter")
+"""Right after an amount: "a" before it does not make it a difference."""
 NO_OFFER_AFTER: Final = _set(
     "off discount discounts rebate rebates savings cashback less cheaper down monthly month miles mile km "
-    "deposit tradein bonus credit gap difference increments top"
+    "deposit tradein bonus credit gap difference increments top reduction drop cut break increase"
 )
 """Within two words after an amount."""
 DIFFERENCE_AFTER: Final = _set(
-    "more lower higher under below above over apart short away too extra better back of worth"
+    "more lower higher under below above apart short away too extra better back of worth msrp sticker list"
 )
 """Right after an amount."""
+TERM: Final = _set("year years month months time")
+"""After "over": how long the amount is paid, and not what it exceeds."""
+ASKED_BEFORE: Final = _set(
+    "add adds adding plus pay paying payment throw include includes including another additional extra "
+    "further"
+)
+"""Within four words before an amount that is no offer: the buyer is to give it."""
+ASKED_AFTER: Final = _set("more extra higher better too apart short away")
+"""Right after such an amount."""
+SAVINGS: Final = _set(
+    "save saves saving savings off less cheaper discount rebate under below lower msrp sticker list"
+)
+"""Near an amount that the buyer need not give."""
+CONDITIONAL: Final = _set("deal sold yours done")
+"""Words that do not close the deal when the buyer is asked for more first."""
 CURRENCY: Final = _set("dollar dollars bucks usd")
 NEW_THOUGHT: Final = _set(", . ; ! ? and or but plus with before after including is no not nothing")
 """What comes after one of these says nothing about the amount before it: "$20,000, more than fair"."""
@@ -148,6 +165,7 @@ SPLITTING: Final = (
     *((mark, "") for mark in "'’`"),
     *((mark, " ") for mark in '\n-–—/()[]:"“”*_~|'),
     *((mark, f" {mark} ") for mark in "?!;"),
+    ("...", " , "),
     (", ", " , "),
     (". ", " . "),
     ("car play", "carplay"),

@@ -7,7 +7,6 @@ naming the city (its win test never succeeds, and its oracle only says yes or no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from envs.core import Outcome, State, TextEnv
@@ -40,8 +39,7 @@ class GuessMyCityEnv(TextEnv):
         it are for the built-in oracle, `KnowledgeBase`; its `split` is that of the answers' wordings.
         """
         super().__init__()
-        self._drawn = city_ids(cities)
-        self.split_tasks = None if cities == "all" else self._drawn
+        self.split_tasks = None if cities == "all" else city_ids(cities)
         self._knowledge = KnowledgeBase(split=split, reveal_country=reveal_country, open_answers=open_answers)
         self._oracle = oracle
         if oracle is not None:
@@ -50,12 +48,6 @@ class GuessMyCityEnv(TextEnv):
     def privileged(self) -> dict[str, Any]:
         """`secret`: the city's name and aliases."""
         return {"secret": list(load_cities()[self._task_id].names)}
-
-    def _requested_task(self, options: Mapping[str, Any] | None) -> int | None:
-        task_id = super()._requested_task(options)
-        if task_id is None and self.split_tasks is not None:
-            return self._drawn[int(self.np_random.integers(len(self._drawn)))]
-        return task_id
 
     def _reset(self, task_id: int) -> str:
         return FIRST_OBSERVATION

@@ -7,7 +7,6 @@ tagger, ours asks a table and wins by a whole-phrase match of one of the object'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from envs.core import Outcome, State, TextEnv
@@ -36,20 +35,13 @@ class TwentyQuestionsEnv(TextEnv):
         super().__init__()
         self._oracle: Oracle = oracle or KnowledgeOracle()
         self.split = split
-        self._drawn = split_ids(split)
-        self.split_tasks = None if split == "all" else self._drawn
+        self.split_tasks = None if split == "all" else split_ids(split)
         self.simulator = self._oracle.kind
 
     def privileged(self) -> dict[str, Any]:
         """The object: its aliases, and its number in the published list."""
         thing = knowledge().things[self._task_id]
         return {"secret": list(thing.aliases), "object_id": self._task_id}
-
-    def _requested_task(self, options: Mapping[str, Any] | None) -> int | None:
-        task_id = super()._requested_task(options)
-        if task_id is None:
-            return self._drawn[int(self.np_random.integers(len(self._drawn)))]
-        return task_id
 
     def _reset(self, task_id: int) -> str:
         return PROMPT

@@ -13,7 +13,7 @@ from lmrl_ray.config import ConfigError, RunConfig, merge, parse, parse_settings
 from lmrl_ray.evaluate import Protocol, Score, episodes_of, evaluate, evaluate_baseline, setting_of
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
-from lmrl_ray.resolve import check_env_arguments, find_policy, run_config_of
+from lmrl_ray.resolve import check_env_arguments, find_policy, run_config_of, tuned_defaults
 from lmrl_ray.rollout import make_rollouts
 
 
@@ -70,15 +70,17 @@ def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:
     if trained is not None and trained.task != request.task:
         raise ConfigError(f"{request.policy}: was trained on {trained.task}, not on {request.task}")
     values: dict[str, Any] = trained.dump() if trained else {"algo": "bc", "task": request.task}
-    decoding = Decoding(**values.get("decoding", {})).model_dump()
+    # A bare model is sampled as a clone of this task would be.
+    usual = tuned_defaults("bc", request.task).get("decoding", {})
+    decoding = Decoding(**values.get("decoding", usual)).model_dump()
     if request.decoding is not None:
         decoding["mode"] = request.decoding
     asked = merge(
         {
             "decoding": decoding,
             "seed": seed,
-            # Nothing is learnt here, and in this process our own sampler decodes.
-            "online": {"max_staleness": 0},
+            # No rounds are played here, and in this process our own sampler decodes.
+            "online": {"max_staleness": 0, "temperature": None},
             "resources": {"workers": 0, "rollout_actors": request.rollout_actors}
             | ({} if request.rollout_actors else {"rollout_engine": "torch"}),
         },

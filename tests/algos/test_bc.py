@@ -49,8 +49,10 @@ def plain_gradients(algorithm, tokens, observation_weight=0.0):
     for episode in tokens:
         ids = torch.from_numpy(episode.ids).long()[None]
         logits = algorithm.lm(input_ids=ids).logits[0, :-1]
+        said = torch.from_numpy(episode.is_action[1:])
+        logits = logits / torch.where(said, algorithm.temperature, 1.0)[:, None]
         entropy = F.cross_entropy(logits, ids[0, 1:], reduction="none")
-        weight = torch.where(torch.from_numpy(episode.is_action[1:]), 1.0, observation_weight)
+        weight = torch.where(said, 1.0, observation_weight)
         weight[episode.actions[-1, 1] - 1 :] = 0.0
         total = total + (weight * entropy).sum() / count
     total.backward()
@@ -63,8 +65,10 @@ def test_the_loss_and_its_gradient_equal_masked_cross_entropy_over_all_logits():
     assert_same(gradients(algorithm, pack(tokens, 1000)), plain_gradients(algorithm, tokens))
 
 
-def test_environment_tokens_can_be_learnt_with_a_weight_of_their_own():
+@pytest.mark.parametrize("temperature", [1.0, 0.3])  # of the rounds of online filtered BC
+def test_environment_tokens_can_be_learnt_with_a_weight_of_their_own(temperature):
     algorithm = cloner(observation_weight=0.3)
+    algorithm.temperature = temperature
     tokens = encoded(algorithm)
     expected = plain_gradients(algorithm, tokens, observation_weight=0.3)
     assert_same(gradients(algorithm, pack(tokens, 1000)), expected)

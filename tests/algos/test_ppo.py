@@ -152,8 +152,10 @@ def test_a_round_ends_when_the_policy_has_gone_far():
     assert not learner().round_is_over({"ppo/kl_to_old": 9.0})
 
 
-def test_demonstrations_are_cloned_and_nothing_else():
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+def test_demonstrations_are_cloned_and_nothing_else(temperature):
     algorithm = moved(learner(bc_weight=0.5))
+    algorithm.temperature = temperature
     tokens = encoded(algorithm)
     (batch,) = pack(algorithm.beside([], [tokens], WorkerGroup()), 1000)
     loss = algorithm(batch)

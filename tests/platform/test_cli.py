@@ -281,6 +281,12 @@ def test_eval_takes_a_bare_transformers_folder(lmrl, toy, toy_policy):
     assert answer.json[-1]["episodes"] == 5
 
 
+def test_eval_plays_a_bare_folder_as_it_would_a_clone_of_the_task(lmrl, toy, toy_policy, monkeypatch):
+    usual = {"decoding": {"mode": "propose"}}
+    monkeypatch.setattr("lmrl_ray.cli.evaluation.tuned_defaults", lambda algo, task: usual)
+    assert refused(lmrl("eval", toy_policy, "toy", "--plugin", toy), "decoding.mode: propose")
+
+
 def test_errors_of_train_are_one_line_and_leave_nothing(lmrl, quick, out, toy, toy_policy, tmp_path):
     with EpisodeWriter(tmp_path / "empty.parquet", "toy"):
         pass
