@@ -49,7 +49,7 @@ _AMOUNT: Final = re.compile(r"\$?([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)(k?)")
 _FIRST_OF_AMOUNT: Final = frozenset("$0123456789")
 _TOO_MUCH: Final = 10**9
 """Stands for any larger amount of dollars."""
-_LEAST_PRICE: Final = 1000
+_LEAST_AMOUNT: Final = 1000
 """Dollars below which an amount is no price of a car."""
 _NOTHING: Final[frozenset[str]] = frozenset()
 _NO_PRICE: Final[frozenset[int]] = frozenset()
@@ -158,7 +158,7 @@ class _Listener:
         self._amount_end = end
         end += words[end : end + 1] != [] and words[end] in CURRENCY
         before, after = words[self._context : at], words[end : end + 4]
-        if amount < _LEAST_PRICE:
+        if amount < _LEAST_AMOUNT:
             self._provided |= words[at][0] == "$" and _is_asked(before, after)
             return
         named_list = not LIST_PRICE.isdisjoint(after[:1])  # "the $28,000 MSRP": the next amount is another

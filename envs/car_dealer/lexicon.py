@@ -130,8 +130,8 @@ NO_OFFER_AFTER: Final = _set(
     "deposit tradein bonus credit gap difference increments top reduction drop cut break increase"
 )
 """Within two words after an amount."""
-DIFFERENCE_AFTER: Final = _set(
-    "more lower higher under below above apart short away too extra better back of worth msrp sticker list"
+DIFFERENCE_AFTER: Final = LIST_PRICE | _set(
+    "more lower higher under below above apart short away too extra better back of worth list"
 )
 """Right after an amount."""
 TERM: Final = _set("year years month months time")
@@ -143,8 +143,8 @@ ASKED_BEFORE: Final = _set(
 """Within four words before an amount that is no offer: the buyer is to give it."""
 ASKED_AFTER: Final = _set("more extra higher better too apart short away")
 """Right after such an amount."""
-SAVINGS: Final = _set(
-    "save saves saving savings off less cheaper discount rebate under below lower msrp sticker list"
+SAVINGS: Final = LIST_PRICE | _set(
+    "save saves saving savings off less cheaper discount rebate under below lower list"
 )
 """Near an amount that the buyer need not give."""
 CONDITIONAL: Final = _set("deal sold yours done")
