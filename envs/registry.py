@@ -93,6 +93,8 @@ class TaskSpec:
     """An unparseable action wipes the context window (maze)."""
     eval_tasks: tuple[int, ...] | None = None
     """Task ids that an evaluation walks through in turn; None draws them by seed."""
+    world_arguments: tuple[str, ...] = ()
+    """Arguments that replace the world which `eval_tasks` are of; an evaluation then walks through all."""
     quick_episodes: int = 100
     paper_episodes: int = 1000
 

@@ -19,8 +19,6 @@ from lmrl_ray.seeding import evaluation_seed
 
 Protocol = Literal["quick", "paper"]
 _DEFAULTS = ResourcesConfig()
-_ANOTHER_WORLD = {"layout", "goal"}
-"""Arguments of an environment that replace the world which the fixed tasks of an evaluation are of."""
 _VLLM_SHARE = 0.9
 """Of the memory of an actor's part of a GPU; CUDA itself needs some."""
 
@@ -75,7 +73,8 @@ def requests_for(spec: TaskSpec, episodes: int, seed: int, env: Mapping[str, Any
     if tasks is not None:
         simulator = spec.make(**env)
         there = simulator.split_tasks or range(simulator.num_tasks)
-        tasks = there if _ANOTHER_WORLD & env.keys() else tuple(t for t in tasks if t in there)
+        another_world = not env.keys().isdisjoint(spec.world_arguments)
+        tasks = there if another_world else tuple(t for t in tasks if t in there)
     return [
         EpisodeRequest(i, evaluation_seed(seed, i), None if tasks is None else tasks[i % len(tasks)])
         for i in range(episodes)

@@ -63,6 +63,7 @@ register(
             "gpt-4": PaperRow(-39.7, 78.2),
         },
         eval_tasks=tuple(range(25)),
+        world_arguments=("layout", "goal"),
         quick_episodes=100,
         paper_episodes=800,
     )
@@ -99,6 +100,7 @@ register(
             "gpt-4": PaperRow(-88.0, 60.4),
         },
         eval_tasks=tuple(range(25)),
+        world_arguments=("layout", "goal"),
         quick_episodes=100,
         paper_episodes=800,
     )
