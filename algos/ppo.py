@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from algos.base import Algorithm, AlgorithmConfig, Loss, Prepared, WorkerGroup, register_algorithm
 from algos.batch import PackedBatch
@@ -36,6 +36,9 @@ from algos.returns import lambda_returns
 from algos.rounds import by_episode, look
 from algos.tokens import TokenEpisode
 from algos.values import Per, episode_discounts
+
+_FARTHEST = 20.0
+"""Of log pi / pi_old, either way."""
 
 
 class PPOConfig(AlgorithmConfig):
@@ -61,6 +64,12 @@ class PPOConfig(AlgorithmConfig):
         None, gt=0, description="a round ends early when pi is further from pi_old than this, per token"
     )
     bc_weight: float = Field(0.0, ge=0, description="w_bc: weight of cloning the data set beside it")
+
+    @model_validator(mode="after")
+    def _something_to_steer(self) -> PPOConfig:
+        if self.kl_target is not None and self.kl_weight == 0:
+            raise ValueError("kl_target steers kl_weight by factors, which leave 0 as it is; start above 0")
+        return self
 
 
 @register_algorithm
@@ -211,19 +220,20 @@ class PPO(Algorithm):
         return log_prob
 
     def _steer(self, kl: float, episodes: int, group: WorkerGroup) -> None:
-        """k <- k (1 + clip(KL / target - 1, -0.2, 0.2) n / horizon) after n episodes."""
+        """k <- k (1 + clip(KL / target - 1, -0.2, 0.2) min(n / horizon, 1)) after n episodes."""
         if self.config.kl_target is None:
             return
         total = float(group.sum(torch.tensor(float(episodes))))
         error = float(np.clip(kl / self.config.kl_target - 1, -0.2, 0.2))
-        self.kl_weight.mul_(1 + error * total / self.config.kl_horizon)
+        self.kl_weight.mul_(1 + error * min(total / self.config.kl_horizon, 1.0))
 
 
 def clipped_policy_loss(
     log_ratio: torch.Tensor, advantage: torch.Tensor, clip: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """max(-A rho, -A clip(rho)) and whether the clipped one counts, [N] each."""
-    ratio = log_ratio.exp()
+    # Where it overflows, the gradient of what `maximum` leaves out is NaN.
+    ratio = log_ratio.clamp(-_FARTHEST, _FARTHEST).exp()
     plain, clipped = -advantage * ratio, -advantage * ratio.clamp(1 - clip, 1 + clip)
     return torch.maximum(plain, clipped), (clipped > plain).float()
 

@@ -13,26 +13,22 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from algos.base import get_algorithm
 from algos.settings import Settings
 from envs.registry import get_task
-from lmrl_ray.cluster import ensure_ray
-from lmrl_ray.config import ConfigError, ResourcesConfig, RunConfig, load_yaml, merge, validate
+from lmrl_ray.cells import Job, from_clone, run_cells, scored
+from lmrl_ray.config import ConfigError, load_yaml, merge, validate
 from lmrl_ray.evaluate import evaluate_baseline
-from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.comparison import Cell, Row, summarize
 from lmrl_ray.report.progress import Display
-from lmrl_ray.resolve import resolve_config
 from lmrl_ray.tracking import Tracker, flatten
-from lmrl_ray.train import Hooks, TrainedRun, following_status, read_config, resume, train, write_whole
+from lmrl_ray.train import Hooks, following_status, read_config, write_whole
 
 
 class Suite(Settings):
@@ -70,33 +66,19 @@ class BenchmarkResult:
     mlflow_run: str
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One cell, as it travels to a worker."""
+class BenchmarkError(RuntimeError):
+    """Cells failed; `result` is of the others."""
 
-    task: str
-    algo: str
-    seed: int
-    settings: dict[str, Any]
-    out: str
-    name: str
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.out) / self.name
-
-    @property
-    def from_clone(self) -> tuple[str, ...]:
-        """What the clone's run says, whatever the suite does."""
-        if self.algo == "bc":
-            return ()
-        return ("data", "init") if get_algorithm(self.algo).starts_from_clone else ("data",)
+    def __init__(self, failed: Mapping[str, str], result: BenchmarkResult) -> None:
+        self.result = result
+        listed = "".join(f"\n  {name}: {why}" for name, why in failed.items())
+        super().__init__(f"{len(failed)} failed; the same command tries again:{listed}")
 
 
 def run_benchmark(
     file: Path, out: Path, hooks: Hooks, *, name: str | None = None, max_concurrent: int | None = None
 ) -> BenchmarkResult:
-    """Run what is not finished of the suite's matrix. Raises ConfigError."""
+    """Run what is not finished of the suite's matrix. Raises ConfigError, and BenchmarkError at the end."""
     out = out.resolve()
     suite = read_suite(file)
     folder = out / "benchmarks" / (name or file.stem)
@@ -106,19 +88,22 @@ def run_benchmark(
         _check_cell(job, folder.name)
     tracker = _tracker(folder, out, suite)
     with following_status(tracker):
-        _run_cells(suite, folder, jobs, tracker.run_id, max_concurrent, hooks.display)
+        failed = _run_all(suite, folder, jobs, tracker.run_id, max_concurrent, hooks.display)
         cells = _finished(folder)
         rows = summarize(cells, _baselines(suite))
-        result = folder / "results.json"
+        result = BenchmarkResult(folder.name, rows, folder / "results.json", tracker.run_id)
         report = {
             "suite": suite.model_dump(mode="json"),
             "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
             "rows": [asdict(r) for r in rows],
+            "failed": failed,
         }
-        write_whole(result, json.dumps(report, indent=1))
+        write_whole(result.file, json.dumps(report, indent=1))
         tracker.log_table([asdict(r) for r in rows], "results.json")
         _curves(cells, folder, tracker)
-    return BenchmarkResult(folder.name, rows, result, tracker.run_id)
+        if failed:
+            raise BenchmarkError(failed, result)
+    return result
 
 
 def read_suite(file: Path) -> Suite:
@@ -134,20 +119,39 @@ def read_suite(file: Path) -> Suite:
     for key in suite.overrides:
         if key not in known:
             raise ConfigError(f"{file}: overrides.{key}: no cell of this suite is called so")
-    for task in suite.tasks:
-        for algo in suite.algorithms_of(task):
-            _config(suite.settings(task, algo), task, algo, suite.seeds[0])
+    _check_have_effect(suite, str(file))
+    for job in _jobs(suite, "", Path()):
+        job.config()
     return suite
 
 
-def _config(settings: Mapping[str, Any], task: str, algo: str, seed: int) -> RunConfig:
-    return resolve_config(algo, task, options=merge(settings, {"seed": seed}))
+def _check_have_effect(suite: Suite, where: str) -> None:
+    """ConfigError for what a cell is told elsewhere, and would not listen to."""
+    if len(set(suite.seeds)) < len(suite.seeds):
+        raise ConfigError(f"{where}: seeds: found {list(suite.seeds)}; give each of them once")
+    elsewhere = {"algo": "algorithms", "task": "tasks", "seed": "seeds"}
+    for place, values in {"config": suite.config, **suite.overrides}.items():
+        for key in elsewhere.keys() & values.keys():
+            raise ConfigError(
+                f"{where}: {place}: {key} has no effect here; it is a cell's, from `{elsewhere[key]}`"
+            )
+        algo = place.split("/")[-1]
+        if algo == "bc" or algo not in suite.algorithms:
+            continue
+        for key in (*from_clone(algo), "data_episodes", "env"):
+            if key in values:
+                raise ConfigError(
+                    f"{where}: overrides.{place}.{key}: {algo} takes it from its task's bc; give it to "
+                    f"the task, or to bc"
+                )
 
 
-def _jobs(suite: Suite, name: str, out: Path) -> list[_Job]:
+def _jobs(suite: Suite, name: str, out: Path) -> list[Job]:
     """The clones first: what starts from one that is not there yet would hold a place and wait."""
+    process = {"CPU": suite.cpus_per_cell, "GPU": suite.gpus_per_cell}
+    process = {name_: amount for name_, amount in process.items() if amount}
     jobs = [
-        _Job(task, algo, seed, suite.settings(task, algo), str(out), f"{name}-{task}-{algo}-s{seed}")
+        Job(task, algo, seed, suite.settings(task, algo), process, str(out), f"{name}-{task}-{algo}-s{seed}")
         for task in suite.tasks
         for seed in suite.seeds
         for algo in dict.fromkeys(("bc", *suite.algorithms_of(task)))
@@ -164,14 +168,13 @@ def _check_suite(folder: Path, suite: Suite) -> None:
         )
 
 
-def _check_cell(job: _Job, name: str) -> None:
+def _check_cell(job: Job, name: str) -> None:
     """ConfigError when the run of the cell's name, finished or not, is of another configuration."""
-    if not _has_begun(job.folder):
+    if not job.has_begun:
         return
-    asked = _config(job.settings, job.task, job.algo, job.seed)
-    wanted, found = (flatten(config.dump()) for config in (asked, read_config(job.folder)))
+    wanted, found = (flatten(config.dump()) for config in (job.config(), read_config(job.folder)))
     # A run that starts from a policy has that one's model. Plugins are paths.
-    left_out = {*job.from_clone, "plugins", *(["model.name"] if found["init"] else [])}
+    left_out = {*from_clone(job.algo), "plugins", *(["model.name"] if found["init"] else [])}
     wrong = [
         f"{key} {found.get(key)!r}, not {wanted.get(key)!r}"
         for key in {**wanted, **found}
@@ -182,17 +185,12 @@ def _check_cell(job: _Job, name: str) -> None:
             f"{job.folder}: is of another configuration than this cell ({', '.join(wrong)}); give --name, or "
             f"remove it and the runs of that suite's other cells, {name}-TASK-ALGO-sSEED"
         )
-    clone = job.folder.with_name(f"{name}-{job.task}-bc-s{job.seed}")
-    if "init" in job.from_clone and not _has_begun(clone):
+    clone = replace(job, algo="bc", name=f"{name}-{job.task}-bc-s{job.seed}")
+    if "init" in from_clone(job.algo) and not clone.has_begun:
         raise ConfigError(
             f"{job.folder}: started from {clone.name}, which is not there any more; remove it, too, or give "
             f"--name"
         )
-
-
-def _has_begun(run: Path) -> bool:
-    """Whether there is anything to go on with: `run.json` is what a set-up writes last."""
-    return (run / "run.json").is_file()
 
 
 def _tracker(folder: Path, out: Path, suite: Suite) -> Tracker:
@@ -207,66 +205,24 @@ def _tracker(folder: Path, out: Path, suite: Suite) -> Tracker:
     return tracker
 
 
-def _run_cells(
-    suite: Suite, folder: Path, jobs: list[_Job], parent: str, max_concurrent: int | None, display: Display
-) -> None:
-    ray = ensure_ray(ResourcesConfig(rollout_actors=max_concurrent or 0))
-    cell = ray.remote(num_cpus=suite.cpus_per_cell, num_gpus=suite.gpus_per_cell, max_retries=3)(_cell)
-    clones: dict[tuple[str, int], Any] = {}
-    running: dict[Any, tuple[str, str, int]] = {}
-
-    def finish_one() -> None:
-        done, _ = ray.wait(list(running))
-        task, algo, seed = running.pop(done[0])
-        result = ray.get(done[0])
-        if algo in suite.algorithms_of(task):
-            path = folder / "cells" / task / f"{algo}-{seed}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, json.dumps(asdict(result), indent=1))
-        bar.advance(1)
-
+def _run_all(
+    suite: Suite, folder: Path, jobs: list[Job], parent: str, max_concurrent: int | None, display: Display
+) -> dict[str, str]:
+    """Run or read all cells and keep what they came to; why the others failed, by their names."""
+    failed: dict[str, str] = {}
     with display.bar("cells", len(jobs)) as bar:
-        for job in jobs:
-            if len(running) == max_concurrent:
-                finish_one()
-            started = cell.remote(job, clones.get((job.task, job.seed)), parent)
-            running[started] = (job.task, job.algo, job.seed)
-            if job.algo == "bc":
-                clones[job.task, job.seed] = started
-        while running:
-            finish_one()
 
+        def keep(job: Job, result: Cell | str) -> None:
+            if isinstance(result, str):
+                failed[job.name] = result
+            elif job.algo in suite.algorithms_of(job.task):
+                path = folder / "cells" / job.task / f"{job.algo}-{job.seed}.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(path, json.dumps(asdict(result), indent=1))
+            bar.advance(1)
 
-def _cell(job: _Job, clone: Cell | None, parent_run: str) -> Cell:
-    """Train and score one cell, or read what it came to. Runs as a Ray task."""
-    if not _has_begun(job.folder):
-        # What a cell that was killed while setting up may have left.
-        shutil.rmtree(job.folder, ignore_errors=True)
-    if not (job.folder / "evaluation.json").is_file():
-        run = _trained(job, clone, parent_run)
-        assert run.folder == job.folder
-    row = json.loads((job.folder / "evaluation.json").read_text())
-    return _scored(job.task, job.algo, job.seed, str(job.folder), row)
-
-
-def _scored(task: str, policy: str, seed: int, run: str, row: Mapping[str, Any]) -> Cell:
-    """A cell from what `Score.row` says."""
-    figures = ("raw_return", "normalized_score", "success_rate", "simulator")
-    return Cell(task, policy, seed, run, **{name: row[name] for name in figures})
-
-
-def _trained(job: _Job, clone: Cell | None, parent_run: str) -> TrainedRun:
-    hooks = Hooks(Display(quiet=True), parent_run=parent_run)
-    load_plugins(job.settings.get("plugins") or ())
-    if _has_begun(job.folder):
-        return resume(job.name, Path(job.out), hooks)
-    given: dict[str, Any] = {}
-    if clone is not None:
-        files = json.loads((Path(clone.run) / "run.json").read_text())
-        values = {"data": files["data"], "init": clone.run}
-        given = {key: values[key] for key in job.from_clone}
-    config = _config(merge(job.settings, given), job.task, job.algo, job.seed)
-    return train(config, Path(job.out), hooks, job.name)
+        run_cells(jobs, parent, max_concurrent, keep)
+    return failed
 
 
 def _finished(folder: Path) -> list[Cell]:
@@ -281,7 +237,7 @@ def _baselines(suite: Suite) -> Iterator[Cell]:
         for name in spec.baselines:
             for seed in suite.seeds:
                 s = evaluate_baseline(spec, name, episodes=spec.quick_episodes, seed=seed, env=env)
-                yield _scored(task, name, seed, "", s.row())
+                yield scored(task, name, seed, "", s.row())
 
 
 def _curves(cells: list[Cell], folder: Path, tracker: Tracker) -> None:

@@ -18,12 +18,26 @@ _SHARE = 0.01
 _POLL_S = 1.0
 
 
+Bundle = dict[str, float]
+"""Amounts of resources that are needed on one node, by name."""
+
+
 def ensure_ray(resources: ResourcesConfig) -> Any:
+    """Connect (once) to a cluster that has room for a run, and return the `ray` module; see `ensure_room`."""
+    return ensure_room(
+        [learner_bundle(resources)] * resources.min_workers
+        + [actor_bundle(resources)] * resources.rollout_actors,
+        f"{resources.min_workers} workers and {resources.rollout_actors} rollout actors",
+        resources.wait_for_nodes_s,
+    )
+
+
+def ensure_room(bundles: list[Bundle], who: str, wait_for_nodes_s: float = 0.0) -> Any:
     """Connect (once) and return the `ray` module.
 
-    A local cluster has as many logical CPUs as the run asks for, even on a smaller machine. On a
-    cluster that exists, ConfigError when it is too small: Ray itself would wait for ever. With
-    `resources.wait_for_nodes_s` its autoscaler is first given that long to add what is missing.
+    A local cluster has as many logical CPUs as is asked for, even on a smaller machine. ConfigError, which
+    says who `who` is, when something is missing all the same: Ray itself would wait for ever. The autoscaler
+    is first given `wait_for_nodes_s` to add it.
     """
     # Reports of the learner workers are polled at this interval; the default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -31,7 +45,7 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
-    wanted = math.ceil(sum(bundle["CPU"] for bundle in _bundles(resources)) - 1e-6)
+    wanted = math.ceil(sum(bundle.get("CPU", 0.0) for bundle in bundles) - 1e-6)
     if not ray.is_initialized():
         local = "RAY_ADDRESS" not in os.environ
         with _on_loopback() if local else nullcontext():
@@ -44,15 +58,26 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
                 logging_level=logging.ERROR,
                 log_to_driver=os.environ.get("LMRL_RAY_LOGS") == "1",
             )
-    missing = _missing(ray, resources)
-    if missing and resources.wait_for_nodes_s:
-        missing = _wait_for_nodes(ray, resources)
+    missing = _missing(ray, bundles)
+    if missing and wait_for_nodes_s:
+        missing = _wait_for_nodes(ray, bundles, wait_for_nodes_s)
     if missing:
-        raise ConfigError(
-            f"resources: {resources.min_workers} workers and {resources.rollout_actors} rollout actors need "
-            f"{missing}; ask for fewer, or add nodes"
-        )
+        raise ConfigError(f"resources: {who} need {missing}; ask for fewer, or add nodes")
     return ray
+
+
+def total_of(bundles: list[Bundle]) -> Bundle:
+    total: defaultdict[str, float] = defaultdict(float)
+    for bundle in bundles:
+        for name, amount in bundle.items():
+            total[name] += amount
+    return dict(total)
+
+
+def fitting(ray: Any, bundles: list[Bundle]) -> int:
+    """How many times the cluster holds all of the bundles, by their sum."""
+    has = ray.cluster_resources()
+    return min(int((has.get(name, 0.0) + 1e-6) / amount) for name, amount in total_of(bundles).items())
 
 
 @contextmanager
@@ -77,34 +102,34 @@ def share_of(resource: str | None) -> dict[str, float]:
     return {} if resource is None else {resource: _SHARE}
 
 
-def learner_bundle(resources: ResourcesConfig) -> dict[str, float]:
+def learner_bundle(resources: ResourcesConfig) -> Bundle:
     """What one learner worker takes."""
     bundle = {"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}
     return _without_zeros(bundle) | share_of(resources.learner_resource)
 
 
-def actor_bundle(resources: ResourcesConfig) -> dict[str, float]:
+def actor_bundle(resources: ResourcesConfig) -> Bundle:
     """What one rollout actor takes."""
     bundle = {"CPU": resources.cpus_per_actor, "GPU": resources.gpus_per_actor}
     return _without_zeros(bundle) | share_of(resources.actor_resource)
+
+
+def outside_bundles(resources: ResourcesConfig) -> list[Bundle]:
+    """What a run with learner workers takes beside what its driver has reserved: they, and the actors that
+    they start."""
+    if not resources.workers:
+        return []
+    learners = [learner_bundle(resources)] * resources.min_workers
+    return learners + [actor_bundle(resources)] * resources.rollout_actors
 
 
 def _without_zeros(bundle: dict[str, float]) -> dict[str, float]:
     return {name: amount for name, amount in bundle.items() if amount}
 
 
-def _bundles(resources: ResourcesConfig) -> list[dict[str, float]]:
-    learners = [learner_bundle(resources)] * resources.min_workers
-    return learners + [actor_bundle(resources)] * resources.rollout_actors
-
-
-def _missing(ray: Any, resources: ResourcesConfig) -> str:
+def _missing(ray: Any, bundles: list[Bundle]) -> str:
     """What the cluster has too little of, in words; empty when it has enough."""
-    wanted: defaultdict[str, float] = defaultdict(float)
-    for bundle in _bundles(resources):
-        for name, amount in bundle.items():
-            wanted[name] += amount
-    has = ray.cluster_resources()
+    wanted, has = total_of(bundles), ray.cluster_resources()
     short = [name for name, amount in wanted.items() if amount > has.get(name, 0) + 1e-6]
     units = {"CPU": "CPUs", "GPU": "GPUs"}
     return ", ".join(
@@ -112,14 +137,14 @@ def _missing(ray: Any, resources: ResourcesConfig) -> str:
     )
 
 
-def _wait_for_nodes(ray: Any, resources: ResourcesConfig) -> str:
+def _wait_for_nodes(ray: Any, bundles: list[Bundle], seconds: float) -> str:
     """Ask the autoscaler for room and wait for it; what is missing still at the end."""
     from ray.autoscaler.sdk import request_resources
 
-    deadline = time.monotonic() + resources.wait_for_nodes_s
-    request_resources(bundles=_bundles(resources))
+    deadline = time.monotonic() + seconds
+    request_resources(bundles=bundles)
     try:
-        while (missing := _missing(ray, resources)) and time.monotonic() < deadline:
+        while (missing := _missing(ray, bundles)) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
     finally:
         # The request would keep its nodes up after the run.

@@ -83,7 +83,10 @@ class OnlineConfig(Settings):
     episodes: int = Field(128, ge=1, description="episodes of a round, over all workers")
     epochs: int = Field(1, ge=1, description="times that a round is learnt from")
     max_staleness: int = Field(
-        0, ge=0, description="rounds played ahead, by rollout actors, while earlier ones are learnt from"
+        0,
+        ge=0,
+        description="rounds played ahead, by rollout actors, while earlier ones are learnt from; no weight "
+        "corrects for the older policy that played them (ppo/sampled_gap says how far it is)",
     )
     temperature: float | None = Field(
         None, gt=0, description="at which rounds are played; None for decoding.temperature, as in evaluations"
@@ -187,9 +190,9 @@ class RunConfig(Settings):
 
     @property
     def rollout_decoding(self) -> Decoding:
-        """How the rounds of an online algorithm are played."""
+        """How the rounds of an online algorithm are played: drawn from the policy, which learns from them."""
         temperature = self.online.temperature or self.decoding.temperature
-        return self.decoding.model_copy(update={"temperature": temperature})
+        return self.decoding.model_copy(update={"mode": "sample", "temperature": temperature})
 
     def dump(self) -> dict[str, Any]:
         """Plain values, as YAML and MLflow take them; `parse` reads it back."""

@@ -159,10 +159,10 @@ class _Loop:
         metrics = self.engine.train_step(
             batches, learning_rate(self.config.optimizer, self.step, self._steps)
         )
-        loss = metrics.get("loss", 0.0)
-        if not math.isfinite(loss):
+        watched = {"the loss": metrics.get("loss", 0.0), "the gradient's norm": metrics.get("grad_norm", 0.0)}
+        if wrong := [f"{name} is {value}" for name, value in watched.items() if not math.isfinite(value)]:
             raise DivergedError(
-                f"step {self.step}: the loss is {loss}; train again with a lower optimizer.lr (now "
+                f"step {self.step}: {wrong[0]}; train again with a lower optimizer.lr (now "
                 f"{self.config.optimizer.lr}) or more optimizer.warmup_steps"
             )
         self.source.after_step(metrics)

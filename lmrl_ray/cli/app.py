@@ -274,15 +274,21 @@ def benchmark(
     """Train and score tasks x algorithms x seeds; called again, go on with what is not finished."""
     from dataclasses import asdict
 
-    from lmrl_ray.benchmark import run_benchmark
+    from lmrl_ray.benchmark import BenchmarkError, run_benchmark
     from lmrl_ray.report.comparison import print_comparison
 
-    result = run_benchmark(file, out, _hooks(as_json), name=name, max_concurrent=max_concurrent)
+    failure = None
+    try:
+        result = run_benchmark(file, out, _hooks(as_json), name=name, max_concurrent=max_concurrent)
+    except BenchmarkError as error:
+        result, failure = error.result, error
     if as_json:
         _print_object([asdict(r) for r in result.rows], as_json)
-        return
-    print_comparison(result.rows)
-    typer.echo(f"written to {result.file}")
+    else:
+        print_comparison(result.rows)
+        typer.echo(f"written to {result.file}")
+    if failure is not None:
+        raise failure
 
 
 @app.command("compare")

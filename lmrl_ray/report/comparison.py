@@ -114,13 +114,17 @@ def print_comparison(rows: Sequence[Row]) -> None:
         table.add_column(policy, justify="right")
     for task in dict.fromkeys(r.task for r in rows):
         here = {r.policy: r for r in rows if r.task == task}
-        learnt = [r for r in here.values() if not r.scripted]
-        best = max(learnt, key=lambda r: r.raw_return, default=None)
+        best = max((r.raw_return for r in here.values() if not r.scripted), default=None)
         simulator = next(iter(here.values())).simulator
-        cells = [_cell_text(here[p], here[p] is best) if p in here else "" for p in policies]
+        cells = [_cell_text(here[p], _is_best(here[p], best)) if p in here else "" for p in policies]
         table.add_row(f"{task}\n[dim]simulator: {simulator}[/]", *cells)
     print_table(table)
     Console().print(PAPER_NOTE, style="dim")
+
+
+def _is_best(row: Row, best: float | None) -> bool:
+    """Whether a learnt policy has the best return, as it is printed."""
+    return best is not None and not row.scripted and f"{row.raw_return:.2f}" == f"{best:.2f}"
 
 
 def _cell_text(row: Row, best: bool) -> str:

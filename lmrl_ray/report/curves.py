@@ -45,7 +45,7 @@ def _draw(task: str, curves: dict[str, Curve], path: Path) -> Path:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     for policy, (steps, returns) in curves.items():
-        (line,) = axes.plot(steps, returns.mean(0), label=f"{policy} ({len(returns)} seeds)")
+        (line,) = axes.plot(steps, returns.mean(0), marker=".", label=f"{policy} ({len(returns)} seeds)")
         ends = np.array([bootstrap(column) for column in returns.T])
         axes.fill_between(steps, ends[:, 0], ends[:, 1], alpha=0.2, color=line.get_color())
     axes.set(title=task, xlabel="optimiser steps", ylabel="raw return")

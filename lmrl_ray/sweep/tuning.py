@@ -18,7 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from lmrl_ray.cluster import actor_bundle, ensure_ray, learner_bundle
+from lmrl_ray.cluster import (
+    Bundle,
+    actor_bundle,
+    ensure_ray,
+    fitting,
+    learner_bundle,
+    outside_bundles,
+    total_of,
+)
 from lmrl_ray.config import ConfigError, ResourcesConfig, parse
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.sweep.config import SweepConfig
@@ -79,7 +87,7 @@ def tune_plan(plan: Plan, folder: Path, out: Path, max_concurrent: int | None, r
     return _fit(tuner)
 
 
-def trial_bundles(resources: ResourcesConfig) -> list[dict[str, float]]:
+def trial_bundles(resources: ResourcesConfig) -> list[Bundle]:
     """What a trial reserves: its process first, then its rollout actors."""
     head = dict(_DRIVER) if resources.workers else learner_bundle(resources)
     return [head, *[actor_bundle(resources)] * resources.rollout_actors]
@@ -102,17 +110,14 @@ def _fitting(ray: Any, resources: ResourcesConfig) -> int | None:
     """
     if not resources.workers:
         return None
-    needed: dict[str, float] = {}
-    learners = [learner_bundle(resources)] * resources.min_workers
-    players = [actor_bundle(resources)] * resources.rollout_actors
-    for bundle in [*trial_bundles(resources), *learners, *players]:
-        for name, amount in bundle.items():
-            needed[name] = needed.get(name, 0.0) + amount
-    has = ray.cluster_resources()
-    fitting = min(int(has.get(name, 0.0) / amount) for name, amount in needed.items())
-    if fitting == 0:
-        raise ConfigError(f"resources: a trial needs {needed}, the cluster has {has}; ask for fewer workers")
-    return fitting
+    bundles = trial_bundles(resources) + outside_bundles(resources)
+    at_once = fitting(ray, bundles)
+    if at_once == 0:
+        raise ConfigError(
+            f"resources: a trial needs {total_of(bundles)}, the cluster has {ray.cluster_resources()}; ask "
+            f"for fewer workers"
+        )
+    return at_once
 
 
 def _searcher(sweep: SweepConfig, seed: int, at_once: int | None) -> Any:

@@ -70,6 +70,14 @@ def test_the_clipped_policy_loss():  # T8
     assert (ratio - 1 - ratio.log()).mean().item() == pytest.approx(0.0471553, abs=1e-6)
 
 
+def test_a_ratio_beyond_all_bounds_has_no_gradient_and_no_nan():
+    log_ratio = torch.tensor([90.0, -200.0, 0.1], requires_grad=True)
+    loss, _ = clipped_policy_loss(log_ratio, torch.tensor([1.0, -1.0, 1.0]), 0.2)
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([-1.2, 0.8, -1.10517], abs=1e-5)
+    assert log_ratio.grad.tolist() == pytest.approx([0.0, 0.0, -1.10517], abs=1e-5)
+
+
 def test_the_clipped_value_loss_stops_where_the_value_has_moved_far_enough():  # T8
     value = torch.tensor([0.5], requires_grad=True)
     loss = clipped_value_loss(value, torch.tensor([0.0]), torch.tensor([1.0]), 0.2)
@@ -135,6 +143,17 @@ def test_the_adaptive_weight_of_the_penalty(kl, expected):  # T8
     algorithm = learner(kl_weight=0.2, kl_target=6.0)
     algorithm._steer(kl, 128, WorkerGroup())
     assert algorithm.kl_weight.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_round_longer_than_the_horizon_does_not_turn_the_penalty_into_a_reward():
+    algorithm = learner(kl_weight=0.2, kl_target=6.0, kl_horizon=10)
+    algorithm._steer(0.0, 128, WorkerGroup())
+    assert algorithm.kl_weight.item() == pytest.approx(0.16)
+
+
+def test_a_penalty_of_zero_cannot_be_steered():
+    with pytest.raises(ValueError, match="kl_target steers kl_weight by factors"):
+        PPOConfig(kl_weight=0.0, kl_target=6.0)
 
 
 def test_the_weight_of_the_penalty_is_saved_with_the_model():

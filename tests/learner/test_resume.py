@@ -199,8 +199,19 @@ def test_only_the_last_few_checkpoints_are_kept(material, tmp_path):
     assert [p.name for p in sorted(job.checkpoints.iterdir())] == ["step-000006", LAST]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_with_advice_and_without_a_checkpoint_of_it(
-    material, tmp_path, monkeypatch
+def nan_loss(loss):
+    return loss._replace(metrics={"loss": loss.value.detach() * math.nan})
+
+
+def nan_gradient(loss):
+    return loss._replace(value=loss.value + 0 * (loss.value * 0).sqrt())
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"), [(nan_loss, "the loss is nan"), (nan_gradient, "the gradient's norm is nan")]
+)
+def test_a_step_that_is_not_finite_ends_the_run_with_advice_and_without_a_checkpoint_of_it(
+    material, tmp_path, monkeypatch, damaged, said
 ):
     original, calls = BC.forward, 0
 
@@ -208,12 +219,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice_and_without_a_checkp
         nonlocal calls
         calls += 1
         loss = original(self, batch)
-        return loss._replace(metrics={"loss": loss.value.detach() * math.nan}) if calls > 40 else loss
+        return damaged(loss) if calls > 40 else loss
 
     monkeypatch.setattr(BC, "forward", broken)
     config = config_of(material, "bc", training={"steps": 200})
     job = job_of(material, config, tmp_path / "run")
-    with pytest.raises(DivergedError, match=r"the loss is nan; .* lower optimizer\.lr \(now 0\.003\)"):
+    with pytest.raises(DivergedError, match=rf"{said}; .* lower optimizer\.lr \(now 0\.003\)"):
         learn_here(job)
     assert checkpoint.damage(checkpoint.latest(job.checkpoints)) is None
 

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from lmrl_ray.benchmark import _cell, _Job, read_suite, run_benchmark
+from lmrl_ray.benchmark import BenchmarkError, read_suite, run_benchmark
+from lmrl_ray.cells import Job, run_cell
 from lmrl_ray.cli.comparing import compare, print_runs
 from lmrl_ray.config import ConfigError
 from lmrl_ray.report.comparison import (
     Cell,
+    _is_best,
     bootstrap,
     improvement_interval,
     probability_of_improvement,
@@ -37,6 +39,12 @@ def test_a_row_is_the_mean_over_seeds_with_the_paper_beside_it():
     assert row.ci95 == (-83.0, -73.0)
     assert row.normalized_score == pytest.approx(50 + 50 * 5 / (83 - 6.84), abs=0.01)
     assert row.paper_normalized == 58.2
+
+
+def test_policies_that_are_as_good_as_the_best_are_all_bold_and_a_script_never_is():
+    cells = [cell("bc", raw=-9.0), cell("ilql", raw=-6.841), cell("ppo", raw=-6.844)]
+    rows = summarize(cells, [cell("optimal", raw=-6.84, run="")])
+    assert {r.policy for r in rows if _is_best(r, -6.841)} == {"ilql", "ppo"}
 
 
 def test_the_bootstrap_interval_holds_the_mean_and_narrows():
@@ -73,6 +81,17 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_the_ties():
             "overrides.maze-fo/ppo",
         ),
         ("tasks: [maze-fo]\nalgorithms: [bc]\nconfig: {training: {step: 3}}\n", "training.steps"),
+        ("tasks: [maze-fo]\nalgorithms: [ilql]\nconfig: {algorithm: {tau: 0.9}}\n", "algorithm.tau"),
+        ("tasks: [maze-fo]\nalgorithms: [bc]\nseeds: [0, 0]\n", "seeds: found .0, 0."),
+        ("tasks: [maze-fo]\nalgorithms: [bc]\nconfig: {seed: 7}\n", "config: seed has no effect"),
+        (
+            "tasks: [maze-fo]\nalgorithms: [ilql]\noverrides: {maze-fo/ilql: {env: {layout: umaze}}}\n",
+            "overrides.maze-fo/ilql.env: ilql takes it from its task's bc",
+        ),
+        (
+            "tasks: [maze-fo]\nalgorithms: [ilql]\noverrides: {ilql: {init: clone}}\n",
+            "overrides.ilql.init: ilql takes it",
+        ),
     ],
 )
 def test_a_suite_that_cannot_be_run_is_refused_before_anything_runs(text, said, tmp_path):
@@ -156,10 +175,10 @@ def test_a_cell_that_was_killed_while_setting_up_is_started_again(toy, toy_polic
         "optimizer": {"engine": "torch"},
         "training": {"steps": 1, "batch_episodes": 4},
     }
-    job = _Job("toy", "bc", 0, settings, str(out), "small-toy-bc-s0")
+    job = Job("toy", "bc", 0, settings, {"CPU": 1.0}, str(out), "small-toy-bc-s0")
     job.folder.mkdir()
     (job.folder / "config.yaml").write_text("algo: bc\n")
-    found = _cell(job, None, "")
+    found = run_cell(job, None, "")
     assert found.run == str(job.folder)
     assert [p.name for p in out.glob("small-toy-*")] == [job.name]
 
@@ -232,3 +251,29 @@ def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster, toy):
     # The suite that left them goes on with them: a clone's data and policy are no difference.
     file.write_text(suite)
     assert run_benchmark(file, tmp_path / "runs", hooks).rows == result.rows
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_is_named_at_the_end_and_costs_the_others_nothing(tmp_path, ray_cluster, toy):
+    file = tmp_path / "small.yaml"
+    suite = SUITE.replace("TOY", str(toy)).replace("[0, 1]", "[0]")
+    diverges = "overrides: {mc: {optimizer: {lr: 1.0e+37}}}\n"
+    file.write_text(suite.replace("mc]", "mc, filtered-bc]") + diverges)
+    hooks = Hooks(Display(quiet=True))
+    with pytest.raises(BenchmarkError, match=r"1 failed.*\n  small-toy-mc-s0: DivergedError: ") as failed:
+        run_benchmark(file, tmp_path / "runs", hooks, max_concurrent=1)
+    result = failed.value.result
+    assert [r.policy for r in result.rows if not r.scripted] == ["bc", "filtered-bc"]
+    assert list(json.loads(result.file.read_text())["failed"]) == ["small-toy-mc-s0"]
+
+
+@pytest.mark.slow
+def test_cells_have_room_for_their_rollout_actors_or_are_refused(tmp_path, ray_cluster, toy):
+    file = tmp_path / "small.yaml"
+    suite = SUITE.replace("TOY", str(toy)) + "  resources: {rollout_actors: 1}\n"
+    file.write_text(suite)
+    result = run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)))
+    assert [(r.policy, r.seeds) for r in result.rows if not r.scripted] == [("bc", [0, 1]), ("mc", [0, 1])]
+    file.write_text(suite + "gpus_per_cell: 1000\n")
+    with pytest.raises(ConfigError, match=r"cells \(1 at a time\) need 1000 GPUs, the cluster"):
+        run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)), name="other")

@@ -50,6 +50,12 @@ def test_rounds_may_be_played_at_another_temperature_than_evaluations():
     assert hotter.rollout_decoding == Decoding(temperature=1.0, top_k=5)
 
 
+@pytest.mark.parametrize("mode", ["greedy", "rerank"])
+def test_rounds_are_drawn_from_the_policy_whatever_plays_the_evaluations(mode):
+    config = parse({"algo": "ppo", "task": "maze-fo", "decoding": {"mode": mode}})
+    assert (setting_of(config).decoding.mode, config.rollout_decoding.mode) == (mode, "sample")
+
+
 VLLM = {"rollout_engine": "vllm", "rollout_actors": 1, "gpus_per_actor": 0.5}
 
 
