@@ -327,9 +327,12 @@ def _start(config: RunConfig, folder: Path, out: Path, dataset: EpisodeDataset, 
 
 
 def _clone(config: RunConfig, name: str, out: Path, dataset: EpisodeDataset, hooks: Hooks) -> str:
-    """Clone the data first: the behaviour policy of an algorithm that needs one and was given none."""
+    """Clone the data first: the behaviour policy of an algorithm that needs one and was given none.
+
+    An interrupted clone of this name and configuration is gone on with.
+    """
     hooks.display.say(
-        f"{config.algo} starts from a clone of its data; no --init was given: training bc first"
+        f"{config.algo} starts from a clone of its data; no --init was given: training bc first, as {name}"
     )
     bc = resolve_config(
         "bc",
@@ -343,8 +346,12 @@ def _clone(config: RunConfig, name: str, out: Path, dataset: EpisodeDataset, hoo
             "plugins": list(config.plugins),
         },
     )
-    run = train(bc, out, replace(hooks, on_metrics=None), name=name)
-    return str(find_policy(str(run.folder), out).resolve())
+    hooks, earlier = replace(hooks, on_metrics=None), out / name
+    if not (earlier / "run.json").is_file() or read_config(earlier) != bc:
+        earlier = train(bc, out, hooks, name=name).folder
+    elif not (earlier / "evaluation.json").is_file():
+        resume(name, out, hooks)
+    return str(find_policy(str(earlier), out).resolve())
 
 
 def new_folder(out: Path, name: str) -> Path:

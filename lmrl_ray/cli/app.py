@@ -248,7 +248,7 @@ def sweep(
     max_concurrent: Annotated[int | None, typer.Option(help="Trials at a time.", min=1)] = None,
     resume: Annotated[str | None, typer.Option(help="Name of the sweep to go on with.")] = None,
     settings: Settings = None,
-    seed: Seed = 0,
+    seed: Annotated[int | None, typer.Option(help="Everything random follows from it; 0.", min=0)] = None,
     out: Out = RUNS,
     as_json: Json = False,
 ) -> None:

@@ -40,8 +40,9 @@ def build(
     """Write `episodes` episodes of the task's data to `path` and return the data set.
 
     The same arguments give the same file, with any number of workers: one is this process, several are
-    Ray actors. A build that was killed goes on where its finished parts end (see `Parts`). `plugins`
-    are those that the actors need to know the task, files by their absolute paths.
+    Ray actors. A build that was killed goes on where its finished parts end (see `Parts`); of two at a
+    time, one plays and the other waits for it. `plugins` are those that the actors need to know the task,
+    files by their absolute paths.
     """
     if episodes < 1 or workers < 1:
         raise ValueError(f"episodes: {episodes}, workers: {workers}; both must be at least 1")
@@ -54,6 +55,8 @@ def build(
         "version": _package_version(),
     }
     with Parts(Path(path), task, record) as parts:
+        if parts.is_built:
+            return EpisodeDataset(path)
         chunks = [range(i, min(i + CHUNK, episodes)) for i in range(parts.episodes, episodes, CHUNK)]
         player = Player(spec, kwargs, seed, plugins)
         for played in _play(player, chunks) if workers == 1 else _play_on_actors(player, chunks, workers):

@@ -35,6 +35,8 @@ class Parts:
         self.path = path
         self.episodes = 0
         """Written so far, those of an earlier build included."""
+        self.is_built = False
+        """Whether another build made the file while this one waited for it."""
         self._task = task
         self._record = dict(record)
         self._folder = path.parent / f".{path.name}.parts"
@@ -44,10 +46,12 @@ class Parts:
 
     def __enter__(self) -> Parts:
         check_place(self.path)
+        was_there = self.path.exists()
         try:
             self._lock = self._locked()
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        self.is_built = not was_there and self._is_built()
         while (found := self._part(self.episodes)) is not None:
             self._finished.append(found.path)
             self.episodes += len(found)
@@ -111,6 +115,9 @@ class Parts:
             writer, self._writer = self._writer, None
             writer.__exit__(None, None, None)
             self._finished.append(writer.path)
+
+    def _is_built(self) -> bool:
+        return self.path.exists() and EpisodeDataset(self.path).metadata.build == self._record
 
     def _part(self, first: int) -> EpisodeDataset | None:
         """The finished part that begins with this episode."""

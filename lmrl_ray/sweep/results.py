@@ -26,6 +26,11 @@ class Trial:
     status: str
     """done, stopped (by the scheduler or a stop rule) or error."""
 
+    @property
+    def counts(self) -> bool:
+        """Whether it may be the best: the last score of one that failed is from before it did."""
+        return self.score is not None and self.status != "error"
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -58,7 +63,7 @@ def collect(results: Any, plan: Plan, folder: Path, out: Path) -> SweepResult:
     """Read Tune's results and write `best.yaml`. ConfigError when no trial was scored."""
     sweep = SweepConfig.model_validate(plan.sweep)
     trials = [_trial(result, plan) for result in results]
-    scored = sorted((t for t in trials if t.score is not None), key=lambda t: -sweep.sign * (t.score or 0.0))
+    scored = sorted((t for t in trials if t.counts), key=lambda t: -sweep.sign * (t.score or 0.0))
     if not scored:
         errors = [str(e).strip().splitlines()[-1] for e in results.errors]
         raise ConfigError(f"sweep {plan.name}: no trial was scored: {errors[0] if errors else 'none ran'}")
@@ -66,14 +71,14 @@ def collect(results: Any, plan: Plan, folder: Path, out: Path) -> SweepResult:
     best = {k: v for k, v in plan.base.items() if k not in ("init", "data", "seed")}
     path = folder / "best.yaml"
     write_whole(path, yaml.safe_dump(merge(best, nested(scored[0].parameters)), sort_keys=False))
-    unscored = [t for t in trials if t.score is None]
+    unscored = [t for t in trials if not t.counts]
     exploits = [e for t in trials for e in exploits_of(out / t.name)]
     return SweepResult(plan.name, sweep.metric, [*scored, *unscored], exploits, path, plan.parent_run)
 
 
 def axes_of(result: SweepResult, sweep: SweepConfig) -> list[Axis]:
     """An axis for each searched value and one for the metric, over the trials that were scored."""
-    scored = [t for t in result.trials if t.score is not None]
+    scored = [t for t in result.trials if t.counts]
     axes = [_axis(k, [t.parameters[k] for t in scored], drawn) for k, drawn in sweep.space.items()]
     return [*axes, Axis(result.metric, [t.score for t in scored], "linear")]
 

@@ -9,13 +9,15 @@ sweeps/NAME/coordinates.png  parallel coordinates of all trials
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import count
 from pathlib import Path
-from shutil import copy
 
-from lmrl_ray.config import ConfigError
+from lmrl_ray.config import ConfigError, load_yaml, parse, validate
+from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.coordinates import draw_coordinates
 from lmrl_ray.sweep.config import SweepConfig, read_sweep
 from lmrl_ray.sweep.results import SweepResult, axes_of, collect
@@ -28,24 +30,28 @@ from lmrl_ray.train import Hooks, following_status, prepare, write_whole
 def run_sweep(
     file: Path,
     out: Path,
-    seed: int,
+    seed: int | None,
     hooks: Hooks,
     max_concurrent: int | None = None,
     resume_name: str | None = None,
     settings: Sequence[str] = (),
 ) -> SweepResult:
-    """Run the sweep of a file, or go on with one by name. Raises ConfigError."""
+    """Run the sweep of a file (seed 0 unless given), or go on with one by name. Raises ConfigError."""
     out = out.resolve()
     if resume_name is not None:
-        if settings:
-            raise ConfigError(f"--resume {resume_name}: what a sweep began with stays; leave out --set")
-        name, plan = resume_name, _read_plan(out / "sweeps" / resume_name)
-        tracker = Tracker(out, out / "sweeps" / name, required=True)
+        given = {"--set": settings, "--max-concurrent": max_concurrent, "--seed": seed}
+        if named := [option for option, value in given.items() if value not in (None, (), [])]:
+            raise ConfigError(
+                f"--resume {resume_name}: what a sweep began with stays; leave out {', '.join(named)}"
+            )
+        folder = out / "sweeps" / resume_name
+        plan = _read_plan(folder, file)
     else:
-        name, plan, tracker = _begin(file, out, seed, hooks, max_concurrent, settings)
-    folder, sweep = out / "sweeps" / name, SweepConfig.model_validate(plan.sweep)
+        folder, plan = _begin(file, out, seed or 0, max_concurrent, settings)
+    plan, tracker = _prepared(plan, folder, out, hooks)
+    sweep = SweepConfig.model_validate(plan.sweep)
     with following_status(tracker):
-        results = tune_plan(plan, folder, out, max_concurrent, restore=resume_name is not None)
+        results = tune_plan(plan, folder, out)
         result = collect(results, plan, folder, out)
         picture = draw_coordinates(axes_of(result, sweep), result.picture, sweep.mode)
         tracker.log_table([asdict(t) for t in result.trials], "trials.json")
@@ -56,39 +62,69 @@ def run_sweep(
 
 
 def _begin(
-    file: Path, out: Path, seed: int, hooks: Hooks, max_concurrent: int | None, settings: Sequence[str]
-) -> tuple[str, Plan, Tracker]:
+    file: Path, out: Path, seed: int, max_concurrent: int | None, settings: Sequence[str]
+) -> tuple[Path, Plan]:
     sweep, base = read_sweep(file, seed, settings)
     if max_concurrent is not None and sweep.scheduler == "pbt":
         raise ConfigError(
             f"--max-concurrent {max_concurrent}: scheduler pbt keeps its whole population of {sweep.trials} "
             f"trials going and lets them take turns on what the cluster has"
         )
-    name = _free_name(out, file.stem)
-    prepared = prepare(base, out, hooks, name)
-    folder = out / "sweeps" / name
-    tracker = Tracker(out, folder, required=True)
+    folder = _free_folder(out, file.stem)
     values = sweep.model_dump(mode="json")
-    tracker.log_config({"sweep": values}, {})
-    plan = Plan(name, seed, values, prepared.dump(), tracker.run_id)
+    plan = Plan(folder.name, seed, values, base.dump(), max_concurrent or sweep.max_concurrent)
+    _write_plan(plan, folder)
+    return folder, plan
+
+
+def _prepared(plan: Plan, folder: Path, out: Path, hooks: Hooks) -> tuple[Plan, Tracker]:
+    """With the data and the clone that all trials share, and a run in MLflow. What an interrupted sweep has
+    of these is gone on with; one that cannot have them leaves nothing behind."""
+    load_plugins(plan.base["plugins"])
+    if plan.parent_run:
+        return plan, Tracker(out, folder, required=True)
+    try:
+        base = prepare(parse(plan.base, "sweep"), out, hooks, plan.name)
+        tracker = Tracker(out, folder, required=True)
+    except Exception:
+        shutil.rmtree(folder)
+        raise
+    tracker.log_config({"sweep": plan.sweep}, {})
+    plan = replace(plan, base=base.dump(), parent_run=tracker.run_id)
+    _write_plan(plan, folder)
+    return plan, tracker
+
+
+def _write_plan(plan: Plan, folder: Path) -> None:
     write_whole(folder / "plan.json", json.dumps(asdict(plan)))
-    return name, plan, tracker
 
 
-def _read_plan(folder: Path) -> Plan:
+def _read_plan(folder: Path, file: Path) -> Plan:
     if not (folder / "plan.json").is_file():
         raise ConfigError(f"--resume {folder.name}: there is no sweep of that name in {folder.parent}")
-    return Plan(**json.loads((folder / "plan.json").read_text()))
+    plan = Plan(**json.loads((folder / "plan.json").read_text()))
+    if validate(SweepConfig, load_yaml(file), str(file), "").model_dump(mode="json") != plan.sweep:
+        raise ConfigError(
+            f"--resume {folder.name}: {file} is not what that sweep began with, which stays; give the file "
+            f"as it was, or leave out --resume"
+        )
+    return plan
 
 
 def _log_files(tracker: Tracker, files: Sequence[Path]) -> None:
     with tempfile.TemporaryDirectory() as beside:
         for file in files:
-            copy(file, beside)
+            shutil.copy(file, beside)
         tracker.log_folder(Path(beside), "summary")
 
 
-def _free_name(out: Path, stem: str) -> str:
-    taken = {p.name for p in (out / "sweeps").glob("*")}
-    names = (stem if i == 0 else f"{stem}-{i + 1}" for i in range(len(taken) + 1))
-    return next(n for n in names if n not in taken)
+def _free_folder(out: Path, stem: str) -> Path:
+    """A new folder of that name, with a number behind it where there is one."""
+    for number in count(1):
+        folder = out / "sweeps" / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError

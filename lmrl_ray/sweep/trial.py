@@ -31,7 +31,9 @@ class Plan:
     sweep: dict[str, Any]
     base: dict[str, Any]
     """The configuration that all trials share."""
-    parent_run: str
+    max_concurrent: int | None = None
+    parent_run: str = ""
+    """In MLflow; empty until the trials' data and clone are there."""
 
     @property
     def metric(self) -> str:

@@ -28,7 +28,6 @@ from lmrl_ray.cluster import (
     total_of,
 )
 from lmrl_ray.config import ConfigError, ResourcesConfig, parse
-from lmrl_ray.plugins import load_plugins
 from lmrl_ray.sweep.config import SweepConfig
 from lmrl_ray.sweep.trial import Plan, run_trial
 
@@ -38,14 +37,12 @@ _KEPT = 3
 """Checkpoints that Tune keeps of each member of a population: others may be about to copy them."""
 
 
-def tune_plan(plan: Plan, folder: Path, out: Path, max_concurrent: int | None, restore: bool) -> Any:
-    """Run or go on with all trials; returns Tune's results."""
-    load_plugins(plan.base["plugins"])
+def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
+    """Run or go on with all trials; returns Tune's results. The plan's plugins must be loaded."""
     sweep, resources = SweepConfig.model_validate(plan.sweep), parse(plan.base, "sweep").resources
-    asked = max_concurrent or sweep.max_concurrent
     # A trial that began after Tune last wrote its state is lost to a resume; by default that is 10 seconds.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
-    ray = ensure_ray(_resources_at_once(resources, asked or 1))
+    ray = ensure_ray(_resources_at_once(resources, plan.max_concurrent or 1))
     from ray import tune
 
     trainable = tune.with_resources(
@@ -56,12 +53,12 @@ def tune_plan(plan: Plan, folder: Path, out: Path, max_concurrent: int | None, r
     # Population-based training draws from both, and takes no seed.
     random.seed(plan.seed)
     np.random.seed(plan.seed)
-    if restore:
+    if tune.Tuner.can_restore(str(folder)):
         tuner = tune.Tuner.restore(
             str(folder), trainable=trainable, param_space=space, resume_unfinished=True, restart_errored=True
         )
         return _fit(tuner)
-    at_once = asked or _fitting(ray, resources)
+    at_once = plan.max_concurrent or _fitting(ray, resources)
     tuner = tune.Tuner(
         trainable,
         param_space=space,

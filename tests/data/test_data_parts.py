@@ -93,7 +93,10 @@ def test_two_builds_of_one_file_do_not_get_into_each_others_way(tmp_path, count_
     first = threading.Thread(target=build, args=(count_up, count, 0, path), kwargs={"progress": wait})
     first.start()
     assert begun.wait(60)
-    second = threading.Thread(target=build, args=(count_up, count, 0, path))
+    played = []
+    second = threading.Thread(
+        target=build, args=(count_up, count, 0, path), kwargs={"progress": played.append}
+    )
     second.start()
     second.join(0.3)
     assert second.is_alive()
@@ -101,4 +104,5 @@ def test_two_builds_of_one_file_do_not_get_into_each_others_way(tmp_path, count_
     first.join(60)
     second.join(60)
     assert os.listdir(tmp_path) == ["a.parquet"]
+    assert played == [], "what the first had built was played again"
     EpisodeDataset(path).verify()

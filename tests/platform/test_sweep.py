@@ -84,12 +84,42 @@ def test_what_would_have_no_effect_on_a_sweep_is_refused(sweep_file, setting):
 
 def test_a_sweep_that_is_not_there_cannot_be_resumed(sweep_file, out):
     with pytest.raises(ConfigError, match="--resume never: there is no sweep of that name"):
-        run_sweep(sweep_file(), out, 0, QUIET, resume_name="never")
+        run_sweep(sweep_file(), out, None, QUIET, resume_name="never")
 
 
 def test_what_a_sweep_began_with_cannot_be_changed_by_its_resume(sweep_file, out):
-    with pytest.raises(ConfigError, match="--resume some: what a sweep began with stays; leave out --set"):
-        run_sweep(sweep_file(), out, 0, QUIET, resume_name="some", settings=["seed=2"])
+    for given, option in [
+        ({"settings": ["seed=2"]}, "--set"),
+        ({"seed": 0}, "--seed"),
+        ({"max_concurrent": 1}, "--max-concurrent"),
+    ]:
+        given = {"seed": None, **given}
+        with pytest.raises(ConfigError, match=f"--resume some: what a sweep began with .* out {option}"):
+            run_sweep(sweep_file(), out, hooks=QUIET, resume_name="some", **given)
+
+
+def test_a_sweep_that_cannot_begin_leaves_nothing_behind(sweep_file, out):
+    file = sweep_file(config={"init": "nowhere"})
+    with pytest.raises(ConfigError, match="nowhere: neither a folder nor a run"):
+        run_sweep(file, out, 0, QUIET)
+    assert not list((out / "sweeps").iterdir())
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_stopped_before_its_first_trial_goes_on(sweep_file, out, ray_cluster, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    file = sweep_file(trials=1, scheduler="none", asha=None)
+    with monkeypatch.context() as patch:
+        patch.setattr("lmrl_ray.sweep.run.prepare", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_sweep(file, out, 7, QUIET)
+    with pytest.raises(ConfigError, match="is not what that sweep began with"):
+        run_sweep(sweep_file("other", trials=2), out, None, QUIET, resume_name="toy_sweep")
+    result = run_sweep(file, out, None, QUIET, resume_name="toy_sweep")
+    assert [t.status for t in result.trials] == ["done"]
+    assert result.name == "toy_sweep"
 
 
 def test_a_trials_configuration_is_the_shared_one_with_its_draw_on_top(sweep_file):
@@ -180,7 +210,7 @@ def test_a_sweep_killed_in_the_middle_is_resumed_where_it_was(sweep_file, out, c
     first.communicate()
     before = finished.stat().st_mtime_ns, len(list(finished.parent.glob("checkpoints/*")))
 
-    second = started("sweep", file, "--out", out, "--max-concurrent", 1, "--resume", "toy_sweep", "--json")
+    second = started("sweep", file, "--out", out, "--resume", "toy_sweep", "--json")
     printed, said = second.communicate(timeout=300)
     assert second.returncode == 0, said
     trials = json.loads(printed)["trials"]

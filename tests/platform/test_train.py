@@ -166,6 +166,13 @@ def test_an_algorithm_that_needs_a_clone_trains_one_first(
     assert Path(start).parents[1] == (out / "ilql-bc").resolve()
     assert {r.info.run_name for r in runs_of(client)} == {"ilql", "ilql-bc"}
 
+    # As an interruption while the clone was trained leaves them.
+    shutil.rmtree(run.folder)
+    (out / "ilql-bc" / "evaluation.json").unlink()
+    assert json.loads((train(resolved, out, hooks, "ilql").folder / "run.json").read_text())["start"] == start
+    assert {p.name for p in out.glob("ilql*")} == {"ilql", "ilql-bc"}
+    assert (out / "ilql-bc" / "evaluation.json").is_file()
+
 
 def test_the_tasks_own_data_are_built_once_for_each_seed_and_simulator(config, out, hooks):
     over = {"data": None, "data_episodes": 12, "training": {"steps": 1}}
