@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from algos.base import Algorithm, AlgorithmConfig, Loss, Prepared, WorkerGroup, register_algorithm
 from algos.batch import PackedBatch
@@ -65,11 +65,12 @@ class PPOConfig(AlgorithmConfig):
     )
     bc_weight: float = Field(0.0, ge=0, description="w_bc: weight of cloning the data set beside it")
 
-    @model_validator(mode="after")
-    def _something_to_steer(self) -> PPOConfig:
-        if self.kl_target is not None and self.kl_weight == 0:
-            raise ValueError("kl_target steers kl_weight by factors, which leave 0 as it is; start above 0")
-        return self
+    @field_validator("kl_target")
+    @classmethod
+    def _something_to_steer(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and info.data.get("kl_weight") == 0:
+            raise ValueError("steers kl_weight by factors, which should be above 0 then")
+        return value
 
 
 @register_algorithm

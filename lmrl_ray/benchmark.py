@@ -15,6 +15,7 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from pydantic import Field
 
 from algos.settings import Settings
 from envs.registry import get_task
-from lmrl_ray.cells import Job, from_clone, run_cells, scored
+from lmrl_ray.cells import Job, from_clone, make_room, run_cells, scored
 from lmrl_ray.config import ConfigError, load_yaml, merge, validate
 from lmrl_ray.evaluate import evaluate_baseline
 from lmrl_ray.report.comparison import Cell, Row, summarize
@@ -86,9 +87,10 @@ def run_benchmark(
     _check_suite(folder, suite)
     for job in jobs:
         _check_cell(job, folder.name)
+    at_once = make_room(jobs, max_concurrent)
     tracker = _tracker(folder, out, suite)
     with following_status(tracker):
-        failed = _run_all(suite, folder, jobs, tracker.run_id, max_concurrent, hooks.display)
+        failed = _run_all(suite, folder, jobs, tracker.run_id, at_once, hooks.display)
         cells = _finished(folder)
         rows = summarize(cells, _baselines(suite))
         result = BenchmarkResult(folder.name, rows, folder / "results.json", tracker.run_id)
@@ -119,9 +121,9 @@ def read_suite(file: Path) -> Suite:
     for key in suite.overrides:
         if key not in known:
             raise ConfigError(f"{file}: overrides.{key}: no cell of this suite is called so")
-    _check_have_effect(suite, str(file))
     for job in _jobs(suite, "", Path()):
         job.config()
+    _check_have_effect(suite, str(file))
     return suite
 
 
@@ -147,15 +149,13 @@ def _check_have_effect(suite: Suite, where: str) -> None:
 
 
 def _jobs(suite: Suite, name: str, out: Path) -> list[Job]:
-    """The clones first: what starts from one that is not there yet would hold a place and wait."""
-    process = {"CPU": suite.cpus_per_cell, "GPU": suite.gpus_per_cell}
-    process = {name_: amount for name_, amount in process.items() if amount}
-    jobs = [
-        Job(task, algo, seed, suite.settings(task, algo), process, str(out), f"{name}-{task}-{algo}-s{seed}")
-        for task in suite.tasks
-        for seed in suite.seeds
-        for algo in dict.fromkeys(("bc", *suite.algorithms_of(task)))
-    ]
+    """The clones first: the others wait for them."""
+    process = {"CPU": suite.cpus_per_cell} | ({"GPU": suite.gpus_per_cell} if suite.gpus_per_cell else {})
+    jobs = []
+    for task, seed in product(suite.tasks, suite.seeds):
+        for algo in dict.fromkeys(("bc", *suite.algorithms_of(task))):
+            run, clone = (f"{name}-{task}-{a}-s{seed}" for a in (algo, "bc"))
+            jobs.append(Job(task, algo, seed, suite.settings(task, algo), process, str(out), run, clone))
     return sorted(jobs, key=lambda job: job.algo != "bc")
 
 
@@ -185,10 +185,10 @@ def _check_cell(job: Job, name: str) -> None:
             f"{job.folder}: is of another configuration than this cell ({', '.join(wrong)}); give --name, or "
             f"remove it and the runs of that suite's other cells, {name}-TASK-ALGO-sSEED"
         )
-    clone = replace(job, algo="bc", name=f"{name}-{job.task}-bc-s{job.seed}")
+    clone = replace(job, algo="bc", name=job.clone)
     if "init" in from_clone(job.algo) and not clone.has_begun:
         raise ConfigError(
-            f"{job.folder}: started from {clone.name}, which is not there any more; remove it, too, or give "
+            f"{job.folder}: started from {job.clone}, which is not there any more; remove it, too, or give "
             f"--name"
         )
 
@@ -206,7 +206,7 @@ def _tracker(folder: Path, out: Path, suite: Suite) -> Tracker:
 
 
 def _run_all(
-    suite: Suite, folder: Path, jobs: list[Job], parent: str, max_concurrent: int | None, display: Display
+    suite: Suite, folder: Path, jobs: list[Job], parent: str, at_once: int | None, display: Display
 ) -> dict[str, str]:
     """Run or read all cells and keep what they came to; why the others failed, by their names."""
     failed: dict[str, str] = {}
@@ -221,7 +221,7 @@ def _run_all(
                 write_whole(path, json.dumps(asdict(result), indent=1))
             bar.advance(1)
 
-        run_cells(jobs, parent, max_concurrent, keep)
+        run_cells(jobs, parent, at_once, keep)
     return failed
 
 

@@ -27,17 +27,17 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
     return ensure_room(
         [learner_bundle(resources)] * resources.min_workers
         + [actor_bundle(resources)] * resources.rollout_actors,
-        f"{resources.min_workers} workers and {resources.rollout_actors} rollout actors",
+        f"{resources.min_workers} workers and {resources.rollout_actors} rollout actors need",
         resources.wait_for_nodes_s,
     )
 
 
-def ensure_room(bundles: list[Bundle], who: str, wait_for_nodes_s: float = 0.0) -> Any:
+def ensure_room(bundles: list[Bundle], who_needs: str, wait_for_nodes_s: float = 0.0, times: int = 1) -> Any:
     """Connect (once) and return the `ray` module.
 
-    A local cluster has as many logical CPUs as is asked for, even on a smaller machine. ConfigError, which
-    says who `who` is, when something is missing all the same: Ray itself would wait for ever. The autoscaler
-    is first given `wait_for_nodes_s` to add it.
+    A local cluster has the logical CPUs for `times` as much, even on a smaller machine. ConfigError
+    ("WHO NEEDS 3 GPUs, ...") when something is missing all the same: Ray itself would wait for ever. The
+    autoscaler is first given `wait_for_nodes_s` to add it.
     """
     # Reports of the learner workers are polled at this interval; the default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -45,7 +45,7 @@ def ensure_room(bundles: list[Bundle], who: str, wait_for_nodes_s: float = 0.0) 
     os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
-    wanted = math.ceil(sum(bundle.get("CPU", 0.0) for bundle in bundles) - 1e-6)
+    wanted = math.ceil(times * total_of(bundles).get("CPU", 0.0) - 1e-6)
     if not ray.is_initialized():
         local = "RAY_ADDRESS" not in os.environ
         with _on_loopback() if local else nullcontext():
@@ -62,7 +62,7 @@ def ensure_room(bundles: list[Bundle], who: str, wait_for_nodes_s: float = 0.0) 
     if missing and wait_for_nodes_s:
         missing = _wait_for_nodes(ray, bundles, wait_for_nodes_s)
     if missing:
-        raise ConfigError(f"resources: {who} need {missing}; ask for fewer, or add nodes")
+        raise ConfigError(f"resources: {who_needs} {missing}; ask for fewer, or add nodes")
     return ray
 
 
@@ -112,6 +112,12 @@ def actor_bundle(resources: ResourcesConfig) -> Bundle:
     """What one rollout actor takes."""
     bundle = {"CPU": resources.cpus_per_actor, "GPU": resources.gpus_per_actor}
     return _without_zeros(bundle) | share_of(resources.actor_resource)
+
+
+def player_bundles(resources: ResourcesConfig) -> list[Bundle]:
+    """What a run's rollout actors take, and the simulator of theirs that has a GPU."""
+    simulator = [{"GPU": resources.gpus_per_simulator}] if resources.gpus_per_simulator else []
+    return [actor_bundle(resources)] * resources.rollout_actors + simulator
 
 
 def outside_bundles(resources: ResourcesConfig) -> list[Bundle]:

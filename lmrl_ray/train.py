@@ -329,11 +329,8 @@ def _start(config: RunConfig, folder: Path, out: Path, dataset: EpisodeDataset, 
 def _clone(config: RunConfig, name: str, out: Path, dataset: EpisodeDataset, hooks: Hooks) -> str:
     """Clone the data first: the behaviour policy of an algorithm that needs one and was given none.
 
-    An interrupted clone of this name and configuration is gone on with.
+    A clone of that name, by an earlier start of the same that was interrupted, is gone on with.
     """
-    hooks.display.say(
-        f"{config.algo} starts from a clone of its data; no --init was given: training bc first, as {name}"
-    )
     bc = resolve_config(
         "bc",
         config.task,
@@ -343,15 +340,28 @@ def _clone(config: RunConfig, name: str, out: Path, dataset: EpisodeDataset, hoo
             "env": dict(config.env),
             "model": config.model.model_dump(),
             "resources": config.resources.model_dump(),
-            "plugins": list(config.plugins),
+            "plugins": absolute(config.plugins),
         },
     )
-    hooks, earlier = replace(hooks, on_metrics=None), out / name
-    if not (earlier / "run.json").is_file() or read_config(earlier) != bc:
-        earlier = train(bc, out, hooks, name=name).folder
-    elif not (earlier / "evaluation.json").is_file():
-        resume(name, out, hooks)
-    return str(find_policy(str(earlier), out).resolve())
+    hooks, folder = replace(hooks, on_metrics=None), out / name
+    if not _is_run_of(bc, dataset, folder):
+        hooks.display.say(
+            f"{config.algo} starts from a clone of its data; no --init was given: training bc first"
+        )
+        folder = train(bc, out, hooks, name=name).folder
+    elif not (folder / "evaluation.json").is_file():
+        hooks.display.say(f"{config.algo} starts from a clone of its data: going on with {name}")
+        resume(str(folder), out, hooks)
+    return str(find_policy(str(folder), out).resolve())
+
+
+def _is_run_of(config: RunConfig, dataset: EpisodeDataset, folder: Path) -> bool:
+    """Whether the run in `folder`, if there is one, has this configuration and these data."""
+    try:
+        files = RunFiles(**json.loads((folder / "run.json").read_text()))
+        return read_config(folder) == config and files.fingerprint == dataset.fingerprint
+    except (OSError, ValueError):
+        return False
 
 
 def new_folder(out: Path, name: str) -> Path:

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from lmrl_ray.config import ConfigError, load_yaml, parse, validate
-from lmrl_ray.plugins import load_plugins
+from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.coordinates import draw_coordinates
 from lmrl_ray.sweep.config import SweepConfig, read_sweep
 from lmrl_ray.sweep.results import SweepResult, axes_of, collect
@@ -48,7 +48,13 @@ def run_sweep(
         plan = _read_plan(folder, file)
     else:
         folder, plan = _begin(file, out, seed or 0, max_concurrent, settings)
-    plan, tracker = _prepared(plan, folder, out, hooks)
+    try:
+        plan, tracker = _prepared(plan, folder, out, hooks)
+    except Exception:
+        if resume_name is None:
+            # A sweep that could not begin leaves nothing behind.
+            shutil.rmtree(folder)
+        raise
     sweep = SweepConfig.model_validate(plan.sweep)
     with following_status(tracker):
         results = tune_plan(plan, folder, out)
@@ -72,23 +78,20 @@ def _begin(
         )
     folder = _free_folder(out, file.stem)
     values = sweep.model_dump(mode="json")
-    plan = Plan(folder.name, seed, values, base.dump(), max_concurrent or sweep.max_concurrent)
+    base = base.model_copy(update={"plugins": absolute(base.plugins)})
+    plan = Plan(folder.name, seed, values, base.dump(), max_concurrent)
     _write_plan(plan, folder)
     return folder, plan
 
 
 def _prepared(plan: Plan, folder: Path, out: Path, hooks: Hooks) -> tuple[Plan, Tracker]:
-    """With the data and the clone that all trials share, and a run in MLflow. What an interrupted sweep has
-    of these is gone on with; one that cannot have them leaves nothing behind."""
+    """With the data and the clone that all trials share, and a run in MLflow; what an interrupted sweep
+    has of these is gone on with."""
     load_plugins(plan.base["plugins"])
     if plan.parent_run:
         return plan, Tracker(out, folder, required=True)
-    try:
-        base = prepare(parse(plan.base, "sweep"), out, hooks, plan.name)
-        tracker = Tracker(out, folder, required=True)
-    except Exception:
-        shutil.rmtree(folder)
-        raise
+    base = prepare(parse(plan.base, "sweep"), out, hooks, plan.name)
+    tracker = Tracker(out, folder, required=True)
     tracker.log_config({"sweep": plan.sweep}, {})
     plan = replace(plan, base=base.dump(), parent_run=tracker.run_id)
     _write_plan(plan, folder)

@@ -20,11 +20,11 @@ import numpy as np
 
 from lmrl_ray.cluster import (
     Bundle,
-    actor_bundle,
     ensure_ray,
     fitting,
     learner_bundle,
     outside_bundles,
+    player_bundles,
     total_of,
 )
 from lmrl_ray.config import ConfigError, ResourcesConfig, parse
@@ -42,7 +42,8 @@ def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
     sweep, resources = SweepConfig.model_validate(plan.sweep), parse(plan.base, "sweep").resources
     # A trial that began after Tune last wrote its state is lost to a resume; by default that is 10 seconds.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
-    ray = ensure_ray(_resources_at_once(resources, plan.max_concurrent or 1))
+    asked = plan.max_concurrent or sweep.max_concurrent
+    ray = ensure_ray(_resources_at_once(resources, asked or 1))
     from ray import tune
 
     trainable = tune.with_resources(
@@ -58,7 +59,7 @@ def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
             str(folder), trainable=trainable, param_space=space, resume_unfinished=True, restart_errored=True
         )
         return _fit(tuner)
-    at_once = plan.max_concurrent or _fitting(ray, resources)
+    at_once = asked or _fitting(ray, resources)
     tuner = tune.Tuner(
         trainable,
         param_space=space,
@@ -87,7 +88,7 @@ def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
 def trial_bundles(resources: ResourcesConfig) -> list[Bundle]:
     """What a trial reserves: its process first, then its rollout actors."""
     head = dict(_DRIVER) if resources.workers else learner_bundle(resources)
-    return [head, *[actor_bundle(resources)] * resources.rollout_actors]
+    return [head, *player_bundles(resources)]
 
 
 def _resources_at_once(resources: ResourcesConfig, trials: int) -> ResourcesConfig:

@@ -101,6 +101,15 @@ def test_a_suite_that_cannot_be_run_is_refused_before_anything_runs(text, said, 
         read_suite(file)
 
 
+def test_a_suite_may_say_something_of_an_algorithm_of_a_plugin(tmp_path, toy):
+    file = tmp_path / "suite.yaml"
+    file.write_text(
+        f"tasks: [toy]\nalgorithms: [bc, toy-bc]\nconfig: {{plugins: [{toy}]}}\n"
+        "overrides: {toy-bc: {optimizer: {lr: 1.0}}}\n"
+    )
+    assert read_suite(file).settings("toy", "toy-bc")["optimizer"] == {"lr": 1.0}
+
+
 def test_what_is_said_of_a_cell_wins_over_what_is_said_of_all(tmp_path):
     file = tmp_path / "suite.yaml"
     file.write_text(
@@ -175,10 +184,10 @@ def test_a_cell_that_was_killed_while_setting_up_is_started_again(toy, toy_polic
         "optimizer": {"engine": "torch"},
         "training": {"steps": 1, "batch_episodes": 4},
     }
-    job = Job("toy", "bc", 0, settings, {"CPU": 1.0}, str(out), "small-toy-bc-s0")
+    job = Job("toy", "bc", 0, settings, {"CPU": 1.0}, str(out), "small-toy-bc-s0", "small-toy-bc-s0")
     job.folder.mkdir()
     (job.folder / "config.yaml").write_text("algo: bc\n")
-    found = run_cell(job, None, "")
+    found = run_cell(job, "")
     assert found.run == str(job.folder)
     assert [p.name for p in out.glob("small-toy-*")] == [job.name]
 
@@ -275,5 +284,6 @@ def test_cells_have_room_for_their_rollout_actors_or_are_refused(tmp_path, ray_c
     result = run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)))
     assert [(r.policy, r.seeds) for r in result.rows if not r.scripted] == [("bc", [0, 1]), ("mc", [0, 1])]
     file.write_text(suite + "gpus_per_cell: 1000\n")
-    with pytest.raises(ConfigError, match=r"cells \(1 at a time\) need 1000 GPUs, the cluster"):
+    with pytest.raises(ConfigError, match="other-toy-bc-s0 needs 1000 GPUs, the cluster has"):
         run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)), name="other")
+    assert not (tmp_path / "runs" / "benchmarks" / "other").exists()

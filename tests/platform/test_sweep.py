@@ -117,6 +117,10 @@ def test_a_sweep_that_was_stopped_before_its_first_trial_goes_on(sweep_file, out
             run_sweep(file, out, 7, QUIET)
     with pytest.raises(ConfigError, match="is not what that sweep began with"):
         run_sweep(sweep_file("other", trials=2), out, None, QUIET, resume_name="toy_sweep")
+    with monkeypatch.context() as patch:
+        patch.setattr("lmrl_ray.sweep.run.prepare", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run_sweep(file, out, None, QUIET, resume_name="toy_sweep")
     result = run_sweep(file, out, None, QUIET, resume_name="toy_sweep")
     assert [t.status for t in result.trials] == ["done"]
     assert result.name == "toy_sweep"

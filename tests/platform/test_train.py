@@ -173,6 +173,13 @@ def test_an_algorithm_that_needs_a_clone_trains_one_first(
     assert {p.name for p in out.glob("ilql*")} == {"ilql", "ilql-bc"}
     assert (out / "ilql-bc" / "evaluation.json").is_file()
 
+    # The clone of other data is not taken for this one's.
+    shutil.rmtree(out / "ilql")
+    recorded = json.loads((out / "ilql-bc" / "run.json").read_text())
+    (out / "ilql-bc" / "run.json").write_text(json.dumps({**recorded, "fingerprint": "another"}))
+    train(resolved, out, hooks, "ilql")
+    assert len(list(out.glob("ilql-bc*"))) == 2
+
 
 def test_the_tasks_own_data_are_built_once_for_each_seed_and_simulator(config, out, hooks):
     over = {"data": None, "data_episodes": 12, "training": {"steps": 1}}
