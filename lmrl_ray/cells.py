@@ -16,7 +16,7 @@ from typing import Any
 
 from algos.base import get_algorithm
 from lmrl_ray.cluster import Bundle, ensure_room, fitting, outside_bundles, player_bundles, total_of
-from lmrl_ray.config import RunConfig, merge
+from lmrl_ray.config import ResourcesConfig, RunConfig, merge
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.comparison import Cell
 from lmrl_ray.report.progress import Display
@@ -72,7 +72,9 @@ def make_room(jobs: Sequence[Job], max_concurrent: int | None) -> int | None:
     """Connect to a cluster that holds every job, and how many at a time; None: as many as Ray finds room
     for. Raises ConfigError."""
     resources = {job.name: job.config().resources for job in jobs}
-    needed = {job.name: _reserved(job) + outside_bundles(resources[job.name]) for job in jobs}
+    needed = {
+        job.name: _reserved(job, resources[job.name]) + outside_bundles(resources[job.name]) for job in jobs
+    }
     limits = [max_concurrent] if max_concurrent else []
     # The first sizes a cluster that is started on this machine.
     for name in sorted(needed, key=lambda name: -total_of(needed[name]).get("CPU", 0.0)):
@@ -93,23 +95,23 @@ def run_cells(jobs: Sequence[Job], parent_run: str, at_once: int | None, done: D
         done(job, result)
 
     try:
-        while waiting or running.jobs:
+        while waiting or running:
             for job in [j for j in waiting if j.algo == "bc" or j.clone in ended]:
-                if len(running.jobs) == at_once:
+                if len(running) == at_once:
                     break
                 waiting.remove(job)
                 if job.has_ended or "init" not in from_clone(job.algo) or ended[job.clone]:
                     running.start(job)
                 else:
                     end(job, f"{job.clone}, which it starts from, failed")
-            if running.jobs:
+            if running:
                 end(*running.wait())
     finally:
         running.stop()
 
 
-def _reserved(job: Job) -> list[Bundle]:
-    return [job.process, *player_bundles(job.config().resources)]
+def _reserved(job: Job, resources: ResourcesConfig) -> list[Bundle]:
+    return [job.process, *player_bundles(resources)]
 
 
 class _Running:
@@ -117,8 +119,11 @@ class _Running:
 
     def __init__(self, parent_run: str) -> None:
         self._parent_run = parent_run
-        self.jobs: dict[Any, Job] = {}
-        self._groups: dict[Any, Any] = {}
+        self._cells: dict[Any, tuple[Job, Any]] = {}
+        """By what Ray will answer: the cell and its placement group, where it has one."""
+
+    def __len__(self) -> int:
+        return len(self._cells)
 
     def start(self, job: Job) -> None:
         import ray
@@ -128,19 +133,18 @@ class _Running:
         cpus, gpus = (job.process.get(name, 0.0) for name in ("CPU", "GPU"))
         cell = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(run_cell)
         group = None
-        if len(bundles := _reserved(job)) > 1:
+        if len(bundles := _reserved(job, job.config().resources)) > 1:
             group = placement_group(bundles)
             place = PlacementGroupSchedulingStrategy(group, 0, placement_group_capture_child_tasks=True)
             cell = cell.options(scheduling_strategy=place)
-        started = cell.remote(job, self._parent_run)
-        self.jobs[started], self._groups[started] = job, group
+        self._cells[cell.remote(job, self._parent_run)] = job, group
 
     def wait(self) -> tuple[Job, Cell | str]:
         """The next that ends, and how."""
         import ray
         from ray.exceptions import RayError, RayTaskError
 
-        (ended, *_), _ = ray.wait(list(self.jobs))
+        (ended, *_), _ = ray.wait(list(self._cells))
         result: Cell | str
         try:
             result = ray.get(ended)
@@ -154,16 +158,17 @@ class _Running:
         """End those that run still: the driver has been interrupted."""
         import ray
 
-        for started in list(self.jobs):
+        for started in list(self._cells):
             ray.cancel(started, force=True)
             self._forget(started)
 
     def _forget(self, started: Any) -> Job:
         from ray.util import remove_placement_group
 
-        if (group := self._groups.pop(started)) is not None:
+        job, group = self._cells.pop(started)
+        if group is not None:
             remove_placement_group(group)
-        return self.jobs.pop(started)
+        return job
 
 
 def run_cell(job: Job, parent_run: str) -> Cell:

@@ -25,8 +25,7 @@ Bundle = dict[str, float]
 def ensure_ray(resources: ResourcesConfig) -> Any:
     """Connect (once) to a cluster that has room for a run, and return the `ray` module; see `ensure_room`."""
     return ensure_room(
-        [learner_bundle(resources)] * resources.min_workers
-        + [actor_bundle(resources)] * resources.rollout_actors,
+        _bundles(resources),
         f"{resources.min_workers} workers and {resources.rollout_actors} rollout actors need",
         resources.wait_for_nodes_s,
     )
@@ -123,8 +122,10 @@ def player_bundles(resources: ResourcesConfig) -> list[Bundle]:
 def outside_bundles(resources: ResourcesConfig) -> list[Bundle]:
     """What a run with learner workers takes beside what its driver has reserved: they, and the actors that
     they start."""
-    if not resources.workers:
-        return []
+    return _bundles(resources) if resources.workers else []
+
+
+def _bundles(resources: ResourcesConfig) -> list[Bundle]:
     learners = [learner_bundle(resources)] * resources.min_workers
     return learners + [actor_bundle(resources)] * resources.rollout_actors
 

@@ -147,15 +147,14 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def prepare(config: RunConfig, out: Path, hooks: Hooks, name: str) -> RunConfig:
-    """The same configuration for several runs to share, wherever they work: data built, clone trained."""
+    """The same configuration for several runs to share: data built, clone trained, both by absolute path."""
     dataset = task_dataset(config, out, hooks.display)
     init = config.init
     if init is not None:
         init = str(find_policy(init, out).resolve())
     elif get_algorithm(config.algo).starts_from_clone:
         init = _clone(config, f"{name}-bc", out, dataset, hooks)
-    shared = {"data": str(dataset.path.resolve()), "init": init, "plugins": absolute(config.plugins)}
-    return config.model_copy(update=shared)
+    return config.model_copy(update={"data": str(dataset.path.resolve()), "init": init})
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -367,16 +366,22 @@ def _is_run_of(config: RunConfig, dataset: EpisodeDataset, folder: Path) -> bool
 def new_folder(out: Path, name: str) -> Path:
     """A folder of that name below `out` that nobody has, with the time in it where one has."""
     stamped = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    for candidate in (name, stamped, *(f"{stamped}-{i}" for i in range(2, 100))):
-        folder = out / candidate
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise ConfigError(f"--out {out}: {folder} cannot be made: {error}") from error
-        return folder
-    raise ConfigError(f"--out {out}: has a hundred folders named {stamped}; give another --name")
+    candidates = (name, stamped, *(f"{stamped}-{i}" for i in range(2, 100)))
+    folder = next((out / c for c in candidates if claim(out / c)), None)
+    if folder is None:
+        raise ConfigError(f"--out {out}: has a hundred folders named {stamped}; give another --name")
+    return folder
+
+
+def claim(folder: Path) -> bool:
+    """Make the folder; False where there is one already. ConfigError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise ConfigError(f"--out {folder.parent}: {folder} cannot be made: {error}") from error
+    return True
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -51,7 +51,7 @@ class Parts:
             self._lock = self._locked()
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        self.is_built = not was_there and self._is_built()
+        self.is_built = not was_there and self._of_this_build(self.path) is not None
         while (found := self._part(self.episodes)) is not None:
             self._finished.append(found.path)
             self.episodes += len(found)
@@ -116,17 +116,17 @@ class Parts:
             writer.__exit__(None, None, None)
             self._finished.append(writer.path)
 
-    def _is_built(self) -> bool:
-        return self.path.exists() and EpisodeDataset(self.path).metadata.build == self._record
-
     def _part(self, first: int) -> EpisodeDataset | None:
         """The finished part that begins with this episode."""
-        path = self._name(first)
+        return self._of_this_build(self._name(first))
+
+    def _of_this_build(self, path: Path) -> EpisodeDataset | None:
+        """The file, where it is there, whole, and of the same record."""
         try:
-            part = EpisodeDataset(path)
+            found = EpisodeDataset(path)
         except DataError:
             return None
-        return part if part.metadata.build == self._record else None
+        return found if found.metadata.build == self._record else None
 
     def _name(self, first: int) -> Path:
         return self._folder / f"{first:012}.parquet"

@@ -24,7 +24,7 @@ from lmrl_ray.sweep.results import SweepResult, axes_of, collect
 from lmrl_ray.sweep.trial import Plan
 from lmrl_ray.sweep.tuning import tune_plan
 from lmrl_ray.tracking import Tracker
-from lmrl_ray.train import Hooks, following_status, prepare, write_whole
+from lmrl_ray.train import Hooks, claim, following_status, prepare, write_whole
 
 
 def run_sweep(
@@ -76,7 +76,8 @@ def _begin(
             f"--max-concurrent {max_concurrent}: scheduler pbt keeps its whole population of {sweep.trials} "
             f"trials going and lets them take turns on what the cluster has"
         )
-    folder = _free_folder(out, file.stem)
+    names = (file.stem if i == 1 else f"{file.stem}-{i}" for i in count(1))
+    folder = next(out / "sweeps" / name for name in names if claim(out / "sweeps" / name))
     values = sweep.model_dump(mode="json")
     base = base.model_copy(update={"plugins": absolute(base.plugins)})
     plan = Plan(folder.name, seed, values, base.dump(), max_concurrent)
@@ -119,15 +120,3 @@ def _log_files(tracker: Tracker, files: Sequence[Path]) -> None:
         for file in files:
             shutil.copy(file, beside)
         tracker.log_folder(Path(beside), "summary")
-
-
-def _free_folder(out: Path, stem: str) -> Path:
-    """A new folder of that name, with a number behind it where there is one."""
-    for number in count(1):
-        folder = out / "sweeps" / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError
