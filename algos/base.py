@@ -68,6 +68,8 @@ class WorkerGroup:
     sum: Callable[[torch.Tensor], torch.Tensor] = _alone
     """Over all workers, element by element."""
     max: Callable[[int], int] = int
+    gather: Callable[[torch.Tensor], torch.Tensor] = _alone
+    """[n, ...] of each worker, with an n of its own, one after the other."""
 
 
 class Algorithm(nn.Module, ABC):

@@ -32,6 +32,7 @@ class PackedBatch:
         state_idx: int64 [N], flat index into B*T of the state in which the token was chosen.
         action_tok: int64 [N].
         next_state_idx: int64 [N], state of the next action token, or of the last observation.
+        next_tok: int64 [N], the action token that follows in the episode; -1 after its last one.
         reward: float32 [N].
         continues: float32 [N], 0 where the episode terminated after the token, else 1.
         turn_end: bool [N], the last token of its action.
@@ -52,6 +53,7 @@ class PackedBatch:
     state_idx: torch.Tensor
     action_tok: torch.Tensor
     next_state_idx: torch.Tensor
+    next_tok: torch.Tensor
     reward: torch.Tensor
     continues: torch.Tensor
     turn_end: torch.Tensor
@@ -224,6 +226,7 @@ class _Packer:
             last_state = states[-1]
         self._state += states
         self._next += [*states[1:], last_state]
+        self._columns.setdefault("next_tok", []).append(_following(episode, tokens, bootstrap.last))
         self._add_columns(episode, np.asarray(tokens), terminal=bootstrap.first != bootstrap.last)
         entries = np.flatnonzero(episode.is_action).searchsorted(tokens) + first_entry
         self._columns.setdefault("entry", []).append(entries)
@@ -246,6 +249,7 @@ class _Packer:
             state_idx=_flat(self._state, place, width),
             action_tok=_tensor(column.get("action"), torch.int64),
             next_state_idx=_flat(self._next, place, width),
+            next_tok=_tensor(column.get("next_tok"), torch.int64),
             reward=_tensor(column.get("reward"), torch.float32),
             continues=_tensor(column.get("continues"), torch.float32),
             turn_end=_tensor(column.get("turn_end"), torch.bool),
@@ -291,6 +295,12 @@ class _Packer:
         number = {k: i for i, k in enumerate(kept)}
         place = np.asarray([number[holder[k]] for k in self._index], dtype=np.int64)
         return place, kept
+
+
+def _following(episode: TokenEpisode, tokens: list[int], action: int) -> np.ndarray:
+    """The action token after each of those at `tokens`, the last of which stands right before `action`."""
+    after = episode.ids[episode.actions[action, 0]] if action < len(episode.actions) else -1
+    return np.asarray([*episode.ids[tokens[1:]], after], dtype=np.int64)
 
 
 def _key(episode: TokenEpisode, row: _Row) -> bytes:

@@ -3,14 +3,13 @@
     y_t = r_t + gamma * min(Q1_target, Q2_target)(s_{t+1}, a_{t+1})          a_{t+1} as in the data
     L   = L_Q + w * L_CQL
 
-A token that has no successor in the batch (the last of an episode that was cut short) has no target.
+The last token of an episode that was cut short has no successor, and no target.
 
 Source: the reference's `algorithms/cql`; Kumar et al. 2020, equation 4 with the SARSA target.
 """
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 
 from algos.base import AlgorithmConfig, Loss, register_algorithm
@@ -40,10 +39,13 @@ class CQL(TargetedQ):
 
     def forward(self, batch: PackedBatch) -> Loss:
         hidden = hidden_states(self.online_values.trunk, batch.input_ids, batch.mask)
-        following = torch.roll(self.min_target_q(self.target_hidden(batch), batch), -1)
+        is_last = batch.next_tok < 0
+        following = self.min_target_q(
+            self.target_hidden(batch), batch.next_state_idx, batch.next_tok.clamp(min=0)
+        )
         discount = discounts(batch, self.config.gamma, self.config.discount)
         target = batch.reward + discount * following
-        counts = (~(batch.chain_end & (batch.continues > 0))).float()
+        counts = (~(is_last & (batch.continues > 0))).float()
         loss, metrics = regress_q(self.online_values.q, hidden, batch, target, self.config, counts)
         metrics["loss"] = loss
         return Loss(loss, {k: m.detach() for k, m in metrics.items()})

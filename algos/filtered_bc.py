@@ -29,14 +29,26 @@ class FilteredBCConfig(BCConfig):
 
 
 def best_episodes(
-    returns: np.ndarray, successes: np.ndarray, config: FilteredBCConfig, rng: np.random.Generator
+    returns: np.ndarray,
+    successes: np.ndarray,
+    config: FilteredBCConfig,
+    rng: np.random.Generator,
+    group: WorkerGroup | None = None,
 ) -> np.ndarray:
-    """Which of n episodes are kept: bool [n] from returns [n] and successes [n]."""
+    """Which of n episodes are kept: bool [n] from returns [n] and successes [n].
+
+    With a group, these are a worker's share of them, and the best of all workers' are kept.
+    """
     if config.keep == "successes":
         return successes.astype(bool)
-    kept = np.zeros(len(returns), dtype=bool)
-    count = math.ceil(config.fraction * len(returns))
-    kept[np.lexsort((rng.random(len(returns)), -returns))[:count]] = True
+    ties = rng.random(len(returns))
+    mine = np.stack([returns, ties], axis=1)
+    everyones = mine if group is None else group.gather(torch.from_numpy(mine)).numpy()
+    if len(everyones) == 0:
+        return np.zeros(0, dtype=bool)
+    count = math.ceil(round(config.fraction * len(everyones), 9))  # .07 * 100 is 7.000000000000001
+    worst, tie = everyones[np.lexsort((everyones[:, 1], -everyones[:, 0]))[:count][-1]]
+    kept: np.ndarray = (returns > worst) | ((returns == worst) & (ties <= tie))
     return kept
 
 
@@ -71,10 +83,10 @@ class OnlineFilteredBC(BC):
     Config = OnlineFilteredBCConfig
 
     def prepare(self, episodes: list[TokenEpisode], group: WorkerGroup) -> Prepared:
-        """Each worker keeps the best of its own share of the round."""
+        """Each worker keeps those of its share that are among the best of the whole round."""
         assert isinstance(self.config, FilteredBCConfig)
         returns = np.array([e.reward.sum() for e in episodes])
         successes = np.array([e.success for e in episodes])
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        kept = best_episodes(returns, successes, self.config, rng)
+        kept = best_episodes(returns, successes, self.config, rng, group)
         return Prepared([e for e, keep in zip(episodes, kept, strict=True) if keep])

@@ -67,7 +67,7 @@ class ILQL(TargetedQ):
         target_hidden = self.target_hidden(batch)
         v = _value_at(cast(ValueHead, values.v), hidden, batch.state_idx)
         next_v = self._next_v(batch, hidden, target_hidden)
-        target_q = self.min_target_q(target_hidden, batch)
+        target_q = self.min_target_q(target_hidden, batch.state_idx, batch.action_tok)
         target = self._backup(batch, next_v)
         weight = torch.where(target_q >= v.detach(), self.config.tau, 1 - self.config.tau)
 

@@ -69,10 +69,12 @@ class TargetedQ(Algorithm):
         return hidden_states(self.target_trunk, batch.input_ids, batch.mask)
 
     @torch.no_grad()
-    def min_target_q(self, target_hidden: torch.Tensor, batch: PackedBatch) -> torch.Tensor:
-        """min_i Q_i_target(s_t, a_t), [N]."""
-        states, rows = different_rows(target_hidden, batch.state_idx)
-        heads = [head(states, batch.action_tok, rows=rows)[0] for head in self.target_q]
+    def min_target_q(
+        self, target_hidden: torch.Tensor, state_idx: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """min_i Q_i_target(s, a) of token i in state i: [B*T, h], [N], [N] -> [N]."""
+        states, rows = different_rows(target_hidden, state_idx)
+        heads = [head(states, tokens, rows=rows)[0] for head in self.target_q]
         return torch.stack(heads).amin(0)
 
     def after_step(self) -> None:

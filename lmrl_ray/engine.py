@@ -72,6 +72,10 @@ class Engine(ABC):
         """The most that any worker has. All call it together."""
         return value
 
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """[n, ...] of each worker, with an n of its own, one after the other. All call it together."""
+        return values
+
     @contextmanager
     def gathered(self) -> Iterator[None]:
         """Inside, the algorithm's modules hold their whole weights. All workers enter together."""
@@ -157,6 +161,12 @@ class DeepSpeedEngine(Engine):
         if self.world_size > 1:
             dist.all_reduce(most, op=dist.ReduceOp.MAX)
         return int(most)
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        parts: list[Any] = [values] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(parts, values)
+        return torch.cat(parts)
 
     @contextmanager
     def gathered(self) -> Iterator[None]:

@@ -119,7 +119,8 @@ class _Loop:
             self.engine.load_optimizer_state(checkpoint.load_optimizer(found))
         scaling.compile_trunks(algorithm, config.model)
         self.algorithm: Algorithm = algorithm
-        self.group = WorkerGroup(config.training.micro_batch_tokens, self.engine.sum, self.engine.max)
+        engine = self.engine
+        self.group = WorkerGroup(config.training.micro_batch_tokens, engine.sum, engine.max, engine.gather)
         self.source = self._source(language_model)
         self._round: dict[str, float] = {}
         self.journal = Journal(job.journal, self.step) if context.rank == 0 else None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from small_games import LIGHTS, Lights, requests_of, returns
 from support import fit, tiny_language_model
 from test_ppo import ALL, RANDOM, improve, random_player
@@ -30,6 +31,29 @@ def test_exactly_the_asked_for_share_is_kept_where_returns_tie():  # T14: >= kee
     assert found.sum() == 3
     assert found[9]
     assert RETURNS[found].tolist() == [-1, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("fraction", "n", "k"), [(0.07, 100, 7), (0.14, 50, 7), (0.55, 100, 55), (0.1, 11, 2)]
+)
+def test_a_share_that_rounding_makes_a_little_more_is_not_one_episode_more(fraction, n, k):
+    found = best_episodes(
+        np.arange(n), np.zeros(n), FilteredBCConfig(fraction=fraction), np.random.default_rng(0)
+    )
+    assert found.sum() == k
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 10])
+def test_the_best_of_a_round_are_kept_however_the_workers_share_it(cut):
+    config, ties = FilteredBCConfig(fraction=0.3), np.random.default_rng(0).random(10)
+    everyones = torch.from_numpy(np.stack([RETURNS, ties], axis=1))
+    rng = np.random.default_rng(0)  # its numbers go to the first worker, then to the second
+    group = WorkerGroup(gather=lambda _mine: everyones)
+    shares = [
+        best_episodes(part, NOBODY[: len(part)], config, rng, group)
+        for part in (RETURNS[:cut], RETURNS[cut:])
+    ]
+    np.testing.assert_array_equal(np.concatenate(shares), kept(fraction=0.3))
 
 
 def test_ties_are_broken_by_the_seed():

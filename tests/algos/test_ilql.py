@@ -116,6 +116,7 @@ def loss_batch(v_final=None):
         state_idx=torch.tensor([0, 1]),
         action_tok=torch.tensor([2, 3]),
         next_state_idx=torch.tensor([1, 2]),
+        next_tok=torch.tensor([3, -1]),
         reward=torch.tensor([0.0, 1.0]),
         continues=torch.tensor([1.0, 0.0 if v_final is None else 1.0]),
         turn_end=torch.tensor([True, True]),

@@ -80,6 +80,7 @@ def run(job: Job, rank: int, world: int) -> Outcome:
         assert checkpoint.load_model(Path(job.load), algorithm) == job.start
     engine = make_engine(algorithm, OptimizerConfig(**job.optimizer))
     assert (engine.rank, engine.world_size) == (rank, world)
+    assert engine.gather(torch.arange(rank + 1)).tolist() == [i for r in range(world) for i in range(r + 1)]
     if job.load:
         engine.load_optimizer_state(checkpoint.load_optimizer(Path(job.load)))
     scaling.compile_trunks(algorithm, ModelConfig(**job.model))
