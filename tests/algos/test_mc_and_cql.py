@@ -1,4 +1,4 @@
-"""Monte-Carlo returns and token CQL: exact values, and they solve small problems (T2, T4, T6, T12, T15)."""
+"""Monte-Carlo returns and token CQL: exact values, and they solve small games (T2, T4, T6, T12, T14, T15)."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,8 @@ from algos.bc import BC, BCConfig
 from algos.cql import CQL, CQLConfig
 from algos.mc import MCConfig, MonteCarlo
 from algos.play import context_rule
-from algos.policy import ValueHeads
+from algos.policy import Decoding, ValueHeads
+from algos.sampler import Sampler
 from algos.tokens import encode_episode
 
 START = tiny_language_model(["move left\n"])
@@ -29,8 +30,11 @@ def learnt(algorithm, episodes, steps=150):
     """The Q table after plain gradient descent."""
     prepared = algorithm.prepare(list(episodes), WorkerGroup()).episodes
     descend(algorithm, one_batch(*prepared), steps=steps)
-    heads = algorithm.values.q if isinstance(algorithm, MonteCarlo) else algorithm.online_values.q
-    return heads[0].weight.detach().T
+    return heads_of(algorithm)[0].weight.detach().T
+
+
+def heads_of(algorithm):
+    return (algorithm.values if isinstance(algorithm, MonteCarlo) else algorithm.online_values).q
 
 
 def conservative(**config):
@@ -93,20 +97,40 @@ def test_the_datas_own_next_action_is_what_token_cql_backs_up():  # T4 with tau 
     assert q[0, [A, B]].tolist() == pytest.approx([0.0, 0.5], abs=1e-3)
 
 
+@pytest.mark.parametrize("make", [monte_carlo, conservative], ids=["mc", "cql"])
 @pytest.mark.parametrize(
     ("weight", "expected"),
     [(0.01, (0.006347, 0.980958)), (0.1, (0.057771, 0.826686)), (1.0, (0.285749, 0.142753))],
 )
-def test_the_conservative_term_keeps_the_mean_and_pulls_towards_the_data(weight, expected):  # T12
+def test_the_conservative_term_keeps_the_mean_and_pulls_towards_the_data(make, weight, expected):  # T12
     """Token A earns 0 in three quarters of the data, token B 1 in one; no other is possible."""
     episodes = [game((0, [A], 0))] * 3 + [game((0, [B], 1))]
-    algorithm = monte_carlo(cql_weight=weight)
+    algorithm = make(cql_weight=weight)
     with torch.no_grad():
-        algorithm.values.q[0].bias.fill_(-1e4)
-        algorithm.values.q[0].bias[[A, B]] = 0.0
-    q = learnt(algorithm, episodes, steps=3000)[0, [A, B]]
-    assert q.tolist() == pytest.approx(expected, abs=2e-4)
-    assert float(q @ torch.tensor([0.75, 0.25])) == pytest.approx(0.25, abs=1e-4)
+        for head in heads_of(algorithm):
+            head.bias.fill_(-1e4)
+            head.bias[[A, B]] = 0.0
+    learnt(algorithm, episodes, steps=300)
+    for head in heads_of(algorithm):
+        q = head.weight.detach()[[A, B], 0]
+        assert q.tolist() == pytest.approx(expected, abs=2e-4)
+        assert float(q @ torch.tensor([0.75, 0.25])) == pytest.approx(0.25, abs=1e-4)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1, 0.5), (5, 0.96875)])
+def test_the_best_of_several_proposals_is_as_good_as_it_should_be(count, expected):  # T14
+    """One token is worth 0 and another 1; the language model says either, and nothing else."""
+    policy = MonteCarlo(MCConfig(), tiny_language_model(["move left\n"])).policy()
+    policy.codec.forbidden.fill_(True)[[A, B]] = False
+    with torch.no_grad():
+        policy.lm.get_output_embeddings().weight.zero_()
+        policy.values.q[0].bias[B] = 1.0
+    slots = 2000
+    sampler = Sampler(policy, Decoding(mode="propose", candidates=count), slots, max_action_tokens=1)
+    for slot in range(slots):
+        sampler.start(slot, np.random.default_rng(slot))
+    actions = sampler.act({slot: np.asarray([0]) for slot in range(slots)}).values()
+    assert np.mean([a.ids[0] == B for a in actions]) == pytest.approx(expected, abs=0.025 / count)
 
 
 def test_a_token_whose_successor_is_unknown_has_no_target():

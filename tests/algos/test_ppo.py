@@ -1,12 +1,16 @@
 """PPO: exact advantages, losses and KL estimates (T7-T9), and it improves on its start."""
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from small_games import LIGHTS, Lights, requests_of, returns
 from support import episode_of, fit, tiny_language_model
+from test_ilql import game
 
 from algos.base import WorkerGroup
 from algos.batch import pack
@@ -14,7 +18,6 @@ from algos.bc import BC, BCConfig
 from algos.play import play
 from algos.policy import Decoding
 from algos.ppo import PPO, PPOConfig, clipped_policy_loss, clipped_value_loss, whiten
-from algos.returns import lambda_returns
 from algos.tokens import ContextRule, encode_episode
 
 ALL = ContextRule(window=None, max_tokens=256, reserve=8)
@@ -24,33 +27,71 @@ EPISODE = episode_of(
 TEXTS = [s.text for s in EPISODE.segments]
 
 
-def advantages(reward, value, lam, gamma=1.0, bootstrap=None):
-    """GAE of one episode from rewards, values and (where it was cut short) the last value."""
-    reward, value = np.asarray(reward, float), np.asarray(value, float)
-    discount = np.full(len(reward), gamma)
-    discount[-1] *= bootstrap is not None
-    following = np.append(value[1:], bootstrap or 0.0)
-    ends = np.arange(len(reward)) == len(reward) - 1
-    return lambda_returns(reward, discount, following, ends, lam) - value
+def learner(**config):
+    return PPO(PPOConfig(**config), tiny_language_model(TEXTS))
 
 
-TURNS = ([0, -1, 0, 0, -1], [-1.5, -1.4, -0.9, -0.8, -0.7])
-SHORT = ([0, 0, 1], [0.2, 0.4, 0.6])
+@pytest.fixture
+def prepared(monkeypatch):
+    """Prepares a round of which the model says what is given, and 0 of everything else."""
+
+    def prepare(algorithm, episodes, **said):
+        nothing = np.zeros(sum(int(e.is_action.sum()) for e in episodes))
+
+        def look(algorithm, episodes, group, names):
+            return {name: np.asarray(said.get(name, nothing)) for name in names}
+
+        monkeypatch.setattr("algos.ppo.look", look)
+        return algorithm.prepare(episodes, WorkerGroup())
+
+    return prepare
+
+
+def of_actions(episode, name):
+    return episode.extras[name][episode.is_action]
+
+
+TURNS = ([(0, [1, 2], -1), (5, [3, 4, 6], -1)], (-1.5, -1.4, -0.9, -0.8, -0.7))
+SHORT = ([(0, [1, 2, 3], 1)], (0.2, 0.4, 0.6))
+OVER = 9.0
+"""What the model says of a state after the end, which counts for nothing."""
 
 
 @pytest.mark.parametrize(
-    ("episode", "options", "expected"),
+    ("options", "played"),
     [
-        (SHORT, {"lam": 0.95}, (0.751, 0.58, 0.4)),
-        (SHORT, {"lam": 0.95, "gamma": 0.99}, (0.7322731, 0.5702, 0.4)),
-        (SHORT, {"lam": 0.95, "bootstrap": 0.5}, (1.20225, 1.055, 0.9)),
-        (TURNS, {"lam": 0.95}, (-0.4433644, -0.5719625, -0.07575, -0.185, -0.3)),
-        (TURNS, {"lam": 0.95, "bootstrap": -0.6}, (-0.9320681, -1.0863875, -0.61725, -0.755, -0.9)),
-        (TURNS, {"lam": 0.0}, (0.1, -0.5, 0.1, 0.1, -0.3)),
+        (
+            {"gamma": 1.0},
+            [
+                (SHORT, 0.5, (1.20225, 1.055, 0.9)),
+                (SHORT, None, (0.751, 0.58, 0.4)),
+                (TURNS, None, (-0.4433644, -0.5719625, -0.07575, -0.185, -0.3)),
+                (TURNS, -0.6, (-0.9320681, -1.0863875, -0.61725, -0.755, -0.9)),
+            ],
+        ),
+        ({"gamma": 0.99}, [(SHORT, None, (0.7322731, 0.5702, 0.4))]),
+        ({"gamma": 1.0, "lam": 0.0}, [(TURNS, None, (0.1, -0.5, 0.1, 0.1, -0.3))]),
+        ({"gamma": 1.0, "lam": 1.0}, [(TURNS, None, (-0.5, -0.6, -0.1, -0.2, -0.3))]),
     ],
+    ids=["together", "discounted", "lambda 0", "lambda 1"],
 )
-def test_advantages_over_action_tokens_across_turns(episode, options, expected):  # T7
-    assert advantages(*episode, **options) == pytest.approx(expected, abs=1e-6)
+def test_advantages_over_action_tokens_across_turns(options, played, prepared):  # T7
+    episodes = [game(*turns, terminated=last is None) for (turns, _), last, _ in played]
+    value = np.concatenate([v for (_, v), _, _ in played])
+    following = [[*v[1:], OVER if last is None else last] for (_, v), last, _ in played]
+    algorithm = learner(whiten=False, **options)
+    found = prepared(algorithm, episodes, value=value, next_value=np.concatenate(following)).episodes
+    for episode, ((_, v), _, expected) in zip(found, played, strict=True):
+        assert of_actions(episode, "advantage") == pytest.approx(expected, abs=1e-6)
+        assert of_actions(episode, "return") == pytest.approx(np.add(expected, v), abs=1e-6)
+
+
+def test_whitening_a_round_leaves_its_returns(prepared):  # T7
+    turns, value = SHORT
+    seen = {"value": value, "next_value": (*value[1:], OVER)}
+    (episode,) = prepared(learner(gamma=1.0), [game(*turns)], **seen).episodes
+    assert of_actions(episode, "advantage") == pytest.approx([1.214144, 0.020933, -1.235077], abs=1e-5)
+    assert of_actions(episode, "return") == pytest.approx([0.951, 0.98, 1.0])
 
 
 def test_advantages_are_whitened_with_the_variance_of_all_workers():  # T7
@@ -87,8 +128,20 @@ def test_the_clipped_value_loss_stops_where_the_value_has_moved_far_enough():  #
     assert clipped_value_loss(value, torch.tensor([0.0]), torch.tensor([1.0]), None).item() == 0.125
 
 
-def learner(**config):
-    return PPO(PPOConfig(**config), tiny_language_model(TEXTS))
+@pytest.mark.parametrize(("weight", "total"), [(0.0, 0.05), (0.5, 0.09), (1.0, 0.13)])
+def test_the_loss_weighs_the_values_against_the_policy(weight, total):  # T8
+    algorithm = learner(value_weight=weight, value_clip=0.2, initial_value=0.5)
+    (episode,) = algorithm.prepare([game((0, [1, 2, 3, 4], 0))], WorkerGroup()).episodes
+    changed = {
+        "old": of_actions(episode, "old") - np.log([1.3, 1.3, 0.7, 0.7]),
+        "advantage": np.array([1.0, -1.0, 1.0, -1.0]),
+        "value": np.array([0.0, 0.5, 0.5, 0.5]),
+        "return": np.array([1.0, 0.5, 0.5, 0.5]),
+    }
+    loss = algorithm(*pack([episode.with_actions(**changed)], 1000))
+    assert loss.metrics["loss/policy"].item() == pytest.approx(0.05, abs=1e-6)
+    assert loss.metrics["loss/value"].item() == pytest.approx(0.08, abs=1e-6)
+    assert loss.value.item() == pytest.approx(total, abs=1e-6)
 
 
 def encoded(algorithm):
@@ -131,11 +184,22 @@ def test_the_penalty_lowers_the_reward_of_tokens_that_the_start_finds_unlikely()
     assert returns_of[0.5] == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_estimate_of_the_kl_points_from_the_policy_to_its_start():  # T9
-    """E_pi[k3] is KL(pi || ref), here by enumeration of two tokens."""
-    pi, ref = np.array([0.8, 0.2]), np.array([0.5, 0.5])
-    kl = np.log(pi) - np.log(ref)
-    assert float((pi * (np.expm1(-kl) + kl)).sum()) == pytest.approx(0.192745, abs=1e-6)
+@pytest.mark.parametrize(("lam", "expected"), [(0.0, (-0.05, 0.1, 1.0)), (1.0, (1.05, 1.1, 1.0))])
+def test_each_token_pays_for_being_likelier_than_at_the_start(lam, expected, prepared):  # T8
+    algorithm = learner(kl_weight=0.1, gamma=1.0, lam=lam)
+    said = {"old": np.array([-1, -2, -0.5]), "reference": np.array([-1.5, -1, -0.5])}
+    (episode,) = prepared(algorithm, [game((0, [1, 2, 3], 1))], **said).episodes
+    assert of_actions(episode, "return") == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("target", "weight"), [(0.18, 0.214161), (0.2, 0.192745)])
+def test_the_kl_that_steers_the_penalty_points_from_the_policy_to_its_start(target, weight, prepared):  # T9
+    """Of (.8, .2) from (.5, .5); with the two exchanged the estimate would be .167255."""
+    algorithm = learner(kl_weight=0.2, kl_target=target, kl_horizon=10)
+    said = {"old": np.log([0.8] * 8 + [0.2] * 2), "reference": np.log([0.5] * 10)}
+    metrics = prepared(algorithm, [game((0, [1], 0))] * 10, **said).metrics
+    assert metrics["ppo/kl_to_start"] == pytest.approx(0.192745, abs=1e-6)
+    assert algorithm.kl_weight.item() == pytest.approx(weight, abs=1e-6)
 
 
 @pytest.mark.parametrize(("kl", "expected"), [(6.6, 0.200256), (60.0, 0.200512), (-3.0, 0.199488)])
@@ -203,6 +267,39 @@ def test_demonstrations_do_not_dilute_the_rest(copies):
 
 def test_a_worker_without_episodes_prepares_none():
     assert learner().prepare([], WorkerGroup()).episodes == []
+
+
+def gloo_worker(store, rank, world):
+    """The rank's group, of ranks that are threads of this process."""
+    ranks = dist.ProcessGroupGloo(store, rank, world, timedelta(seconds=60))
+
+    def everyone(value, op=dist.ReduceOp.SUM):
+        shared = value.clone()
+        ranks.allreduce([shared], op).wait()
+        return shared
+
+    return WorkerGroup(60, everyone, lambda value: int(everyone(torch.tensor(value), dist.ReduceOp.MAX)))
+
+
+def test_uneven_shares_of_a_round_are_prepared_like_the_whole(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    alone, *workers = [moved(learner(kl_weight=0.2, kl_target=1e-4, kl_horizon=20)) for _ in range(3)]
+    tokens = [encoded(alone), game((0, [1, 2, 3], 1), terminated=False), game(), game((5, [4], -2))] * 2
+    shares, store = (tokens[:1], tokens[1:]), dist.HashStore()
+
+    def prepare(rank):
+        return workers[rank].prepare(shares[rank], gloo_worker(store, rank, 2))
+
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(prepare, range(2))
+    whole = alone.prepare(tokens, WorkerGroup())
+    for found, expected in zip([*first.episodes, *second.episodes], whole.episodes, strict=True):
+        assert found.extras["advantage"] == pytest.approx(expected.extras["advantage"], abs=1e-4)
+    for found in (first, second):
+        assert found.metrics == pytest.approx(whole.metrics, rel=1e-4)
+    weights = [worker.kl_weight.item() for worker in workers]
+    assert weights == pytest.approx([alone.kl_weight.item()] * 2)
+    assert weights[0] > 0.2
 
 
 def test_the_reference_stays_when_the_policy_moves():
