@@ -1,11 +1,22 @@
 """Online algorithms on the one training loop: rounds of rollouts, what is logged of them, resuming."""
 
-import pytest
-from small_runs import STEPS, config_of, job_of, learn_here
+from threading import Event
 
+import pytest
+from small_runs import STEPS, TASK, config_of, job_of, learn_here
+
+from algos.play import PlayedEpisode, context_rule
+from algos.policy import load_policy
+from algos.ppo import PPO
+from algos.tokens import encode_episode
+from envs.registry import get_task
+from lmrl_ray import learner
 from lmrl_ray.checkpoint import latest, read_manifest
 from lmrl_ray.config import ConfigError
+from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.journal import JournalReader
+from lmrl_ray.learner import LocalContext
+from lmrl_ray.rollout import Rollouts
 
 ONLINE = {"online": {"episodes": 6, "epochs": 2}, "training": {"batch_episodes": 3}}
 """Rounds of four steps."""
@@ -14,6 +25,57 @@ ONLINE = {"online": {"episodes": 6, "epochs": 2}, "training": {"batch_episodes":
 def journal(job):
     """The metrics of each step."""
     return {e.step: e.metrics for e in JournalReader(job.journal).new()}
+
+
+class RecordedRollouts(Rollouts):
+    """Rounds of the first episodes of the data set, which take no time; counted."""
+
+    def __init__(self, material, resources):
+        super().__init__(resources)
+        self._recorded = list(EpisodeDataset(material.data))
+        self.rounds = 0
+
+    def set_policy(self, folder):
+        self._codec = load_policy(folder).codec
+
+    def play(self, *args, **kwargs):
+        self.rounds += 1
+        return super().play(*args, **kwargs)
+
+    def _results(self, setting, groups):
+        rule = context_rule(get_task(TASK), 256)
+        for group in groups:
+            played = [(r.index, self._recorded[r.index]) for r in group]
+            yield [PlayedEpisode(i, e, encode_episode(e, self._codec, rule), 0) for i, e in played]
+
+    def _state(self, groups):
+        return "recorded"
+
+
+class SecondRoundWaits(RecordedRollouts):
+    """The second round ends only when something was learnt from the first."""
+
+    def __init__(self, material, resources):
+        super().__init__(material, resources)
+        self.began, self.learnt = Event(), Event()
+
+    def play(self, *args, **kwargs):
+        if self.rounds == 1:
+            self.began.set()
+            assert self.learnt.wait(30), "no step was taken while the second round was played"
+        return super().play(*args, **kwargs)
+
+
+@pytest.fixture
+def recorded(material, monkeypatch):
+    """Have the learner learn from recorded rounds; the rollouts that it made."""
+
+    def use(cls=RecordedRollouts):
+        made = []
+        monkeypatch.setattr(learner, "make_rollouts", lambda r: made.append(cls(material, r)) or made[-1])
+        return made
+
+    return use
 
 
 @pytest.mark.slow
@@ -61,13 +123,42 @@ def test_demonstrations_stand_beside_the_rollouts(material, tmp_path):
     assert journal(job)[1]["loss/bc"] > 0
 
 
-@pytest.mark.slow
-def test_a_run_that_stopped_in_a_round_goes_on_to_its_end(material, tmp_path):
-    short = config_of(material, "ppo", **{**ONLINE, "training": {"batch_episodes": 3, "steps": 2}})
-    learn_here(job_of(material, short, tmp_path / "run"))
-    job = job_of(material, config_of(material, "ppo", **ONLINE), tmp_path / "run")
+def stopped_and_resumed(material, folder, algo, **over):
+    """A run that ended after two steps and went on to its end."""
+    short = config_of(material, algo, **{**ONLINE, "training": {"batch_episodes": 3, "steps": 2}, **over})
+    assert learn_here(job_of(material, short, folder)) == 2
+    job = job_of(material, config_of(material, algo, **ONLINE, **over), folder)
     assert learn_here(job) == STEPS
     assert read_manifest(latest(job.checkpoints)).step == STEPS
+    return journal(job)
+
+
+@pytest.mark.slow
+def test_a_run_that_stopped_in_a_round_goes_on_to_its_end(material, tmp_path):
+    stopped_and_resumed(material, tmp_path / "run", "ppo")
+
+
+def test_filtered_cloning_of_its_own_episodes_goes_on_to_its_end(material, tmp_path, recorded):
+    made = recorded()
+    over = {"algorithm": {"fraction": 1.0}}
+    metrics = stopped_and_resumed(material, tmp_path / "run", "online-filtered-bc", **over)
+    assert list(metrics) == list(range(1, STEPS + 1))
+    assert [r.rounds for r in made] == [1, 2], "a resumed run begins with a new round"
+
+
+def test_archer_resumed_counts_its_rounds_on_and_fills_its_replay_buffer_anew(material, tmp_path, recorded):
+    recorded()
+    over = {"algorithm": {"actor_after": 1, "replayed": 0}}
+    metrics = stopped_and_resumed(material, tmp_path / "run", "archer", **over).values()
+    assert [m["archer/actor_learns"] for m in metrics] == [0, 0, 1, 1, 1, 1, 1, 1]
+    assert [m["archer/replay"] for m in metrics] == [6, 6, 6, 6, 6, 6, 12, 12]
+
+
+def test_an_algorithm_that_ends_its_round_gets_a_new_one(material, tmp_path, recorded, monkeypatch):
+    made = recorded()
+    monkeypatch.setattr(PPO, "round_is_over", lambda self, metrics: "ppo/kl_to_old" in metrics)
+    learn_here(job_of(material, config_of(material, "ppo", **ONLINE), tmp_path / "run"))
+    assert [r.rounds for r in made] == [STEPS]
 
 
 @pytest.mark.slow
@@ -76,6 +167,18 @@ def test_a_round_can_be_played_by_actors_while_the_last_one_is_learnt_from(mater
     job = job_of(material, config_of(material, "ppo", **over), tmp_path / "run")
     assert learn_here(job) == STEPS
     assert journal(job)[STEPS]["rollout/episodes"] == 6
+
+
+def test_the_next_round_is_played_while_the_last_one_is_learnt_from(material, tmp_path, recorded):
+    made = recorded(SecondRoundWaits)
+
+    def after_step(step, metrics):
+        assert made[0].began.wait(30), "the second round was not asked for ahead"
+        made[0].learnt.set()
+
+    over = {**ONLINE, "online": {**ONLINE["online"], "max_staleness": 1}, "resources": {"rollout_actors": 1}}
+    job = job_of(material, config_of(material, "ppo", **over), tmp_path / "run")
+    assert learn_here(job, LocalContext(job.checkpoints, keep=10, on_metrics=after_step)) == STEPS
 
 
 def test_rounds_ahead_without_actors_are_refused(material):

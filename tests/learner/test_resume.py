@@ -79,6 +79,9 @@ def undisturbed(material, tmp_path, finished_runs):
     [
         ("bc", "torch"),
         ("bc", "zero-2"),
+        ("filtered-bc", "torch"),
+        ("mc", "torch"),
+        ("cql", "torch"),
         ("ilql", "torch"),
         ("ilql", "zero-0"),
         ("ilql", "zero-3"),

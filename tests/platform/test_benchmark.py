@@ -1,6 +1,7 @@
 """The comparison: a suite's file, its statistics, and a small matrix run, interrupted and gone on with."""
 
 import json
+import re
 import shutil
 from itertools import pairwise
 
@@ -12,11 +13,14 @@ from lmrl_ray.benchmark import BenchmarkError, read_suite, run_benchmark
 from lmrl_ray.cells import Job, run_cell
 from lmrl_ray.cli.comparing import compare, print_runs
 from lmrl_ray.config import ConfigError
+from lmrl_ray.journal import read
+from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.report.comparison import (
     Cell,
     _is_best,
     bootstrap,
     improvement_interval,
+    print_comparison,
     probability_of_improvement,
     summarize,
 )
@@ -45,6 +49,21 @@ def test_policies_that_are_as_good_as_the_best_are_all_bold_and_a_script_never_i
     cells = [cell("bc", raw=-9.0), cell("ilql", raw=-6.841), cell("ppo", raw=-6.844)]
     rows = summarize(cells, [cell("optimal", raw=-6.84, run="")])
     assert {r.policy for r in rows if _is_best(r, -6.841)} == {"ilql", "ppo"}
+
+
+def test_the_table_shows_each_figure_and_the_best_learnt_one_in_bold(capsys, monkeypatch):
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "200"}.items():
+        monkeypatch.setenv(name, value)
+    learnt = [cell(seed=0), cell(seed=1, raw=-73.0), cell("ilql", raw=-6.84)]
+    print_comparison(summarize(learnt, [cell("optimal", raw=-6.84, run="")]))
+    printed = capsys.readouterr().out
+    assert re.findall(r"\x1b\[1m([\d.]+)\x1b", printed) == ["100.0"]
+    plain = re.sub(r"\x1b\[[\d;]*m", "", printed)
+    for part in ("maze-fo", "simulator: rule", "bc", "53.3", "-78.00 [-83.00, -73.00]", "paper 58.2 (-72.1)"):
+        assert part in plain
+    for part in ("optimal", "ilql", "paper 99.9 (-6.97)", "for orientation, not a comparison"):
+        assert part in plain
+    assert plain.count("100.0") == plain.count("-6.84 [-6.84, -6.84]") == 2
 
 
 def test_the_bootstrap_interval_holds_the_mean_and_narrows():
@@ -137,7 +156,7 @@ seeds: [0, 1]
 config:
   plugins: [TOY]
   data_episodes: 20
-  training: {steps: 2, batch_episodes: 4, save_every: 2, eval_every: 1, eval_episodes: 2}
+  training: {steps: 2, batch_episodes: 4, save_every: 1, eval_every: 1, eval_episodes: 2}
   optimizer: {engine: torch}
 """
 
@@ -146,6 +165,11 @@ def one_after_the_other(runs):
     """Each run's configuration was written after the evaluation of the one before."""
     times = [((r / "config.yaml").stat().st_mtime, (r / "evaluation.json").stat().st_mtime) for r in runs]
     return all(end <= begin for (_, end), (begin, _) in pairwise(sorted(times)))
+
+
+def evaluated(out):
+    """When each run was."""
+    return {p.parent.name: p.stat().st_mtime_ns for p in out.glob("*/evaluation.json")}
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -236,15 +260,29 @@ def test_a_matrix_is_run_once_and_gone_on_with(tmp_path, ray_cluster, toy):
     assert [r["raw_returns"] for r in written["rows"]] == [r.raw_returns for r in result.rows]
     assert (result.file.parent / "curves" / "toy.png").stat().st_size > 1000
 
-    cells = result.file.parent / "cells" / "toy"
-    before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/evaluation.json")}
-    (cells / "mc-1.json").unlink()
+    (result.file.parent / "cells" / "toy" / "mc-1.json").unlink()
+    half = tmp_path / "runs" / "small-toy-mc-s1"
+    (half / "evaluation.json").unlink()
+    shutil.rmtree(half / "checkpoints" / "step-000002")
+    first, last = read(half / "metrics.jsonl")
+    before = evaluated(tmp_path / "runs")
     again = run_benchmark(file, tmp_path / "runs", hooks)
     assert again.rows == result.rows
     assert again.mlflow_run == result.mlflow_run
-    assert before == {p.name: p.stat().st_mtime_ns for p in (tmp_path / "runs").glob("*/evaluation.json")}
+    after = evaluated(tmp_path / "runs")
+    assert after.pop(half.name) > max(before.values())
+    assert after == before
+    same, other = read(half / "metrics.jsonl")
+    assert same == first, "it began where the checkpoint that was left is"
+    assert (other.step, other.time > last.time) == (2, True)
 
     names = [r.name for r in sorted((tmp_path / "runs").glob("small-toy-*"))]
+    client = import_mlflow().MlflowClient(tracking_uri(tmp_path / "runs"))
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    children = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{result.mlflow_run}'")
+    assert sorted(c.info.run_name for c in children) == names
+    assert [a.path for a in client.list_artifacts(result.mlflow_run, "curves")] == ["curves/toy.png"]
+
     rows = compare(names, tmp_path / "runs")
     assert rows[0]["probability_of_improvement"] == 0.5
     assert [r["run"] for r in rows] == names

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from algos import base
 from lmrl_ray import checkpoint
 from lmrl_ray.data import EpisodeDataset, EpisodeWriter, own_path
 
@@ -119,6 +120,22 @@ def test_tasks(lmrl, toy):
 
 def test_algorithms(lmrl, toy):
     assert {"bc", "ilql", "toy-bc"} <= {r["id"] for r in lmrl("algorithms", "--json", "--plugin", toy).json}
+
+
+def test_the_algorithms_of_the_project_are_listed_with_their_kinds_and_sources(lmrl, monkeypatch):
+    base.algorithm_ids()
+    ours = {i: a for i, a in base._ALGORITHMS.items() if a.__module__.startswith("algos.")}
+    monkeypatch.setattr(base, "_ALGORITHMS", ours)  # other tests' plugins are loaded in this process
+    rows = lmrl("algorithms", "--json").json
+    assert all(set(row) == {"id", "name", "kind", "source"} and all(row.values()) for row in rows)
+    ids = {kind: {r["id"] for r in rows if r["kind"] == kind} for kind in {r["kind"] for r in rows}}
+    assert ids == {
+        "offline": {"bc", "filtered-bc", "mc", "ilql", "cql", "offline-archer", "tabular-q"},
+        "online": {"online-filtered-bc", "ppo", "archer", "rllib-dqn"},
+        "decoding": {"chai"},
+        "prompted": {"api:MODEL"},
+    }
+    assert len(rows) == 13
 
 
 def test_data_build_and_stats_agree(lmrl, toy, tmp_path):

@@ -1,14 +1,16 @@
-"""The sweep files that come with the project: one for every algorithm, and each of them can run."""
+"""The files that come with the project: a sweep for every algorithm, and each sweep and benchmark can run."""
 
 import pytest
 
 from algos.base import algorithm_ids, get_algorithm
 from envs.registry import get_task
+from lmrl_ray.benchmark import read_suite
 from lmrl_ray.resolve import configs_folder
 from lmrl_ray.sweep import read_sweep, trial_config
 from lmrl_ray.sweep.tuning import trial_bundles
 
-FILES = sorted(p for p in configs_folder().glob("*.yaml") if not p.name.startswith("benchmark_"))
+BENCHMARKS = sorted(configs_folder().glob("benchmark_*.yaml"))
+FILES = sorted({*configs_folder().glob("*.yaml")} - {*BENCHMARKS})
 
 
 def test_every_algorithm_has_a_file():
@@ -47,3 +49,13 @@ def test_a_file_gives_its_scheduler_scores_to_compare_and_its_trials_room(file):
     assert len(actors) == base.resources.rollout_actors
     # A machine with 8 cores has room for two trials.
     assert sum(b["CPU"] for b in (head, *actors)) <= 4
+
+
+def test_there_are_files_of_benchmarks():
+    assert {p.stem.removeprefix("benchmark_") for p in BENCHMARKS} >= {"cpu", "gpu", "learning", "smoke"}
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda p: p.stem)
+def test_a_benchmarks_file_names_cells_that_can_be_trained(file):
+    suite = read_suite(file)  # and the configuration of each cell
+    assert all(suite.algorithms_of(task) for task in suite.tasks)
