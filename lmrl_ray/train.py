@@ -76,9 +76,7 @@ class Hooks:
 def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -> TrainedRun:
     """Start a run and see it through. A run that fails is marked so, and can be resumed."""
     scaling.check_machine(config)
-    given = None if config.init is None else find_policy(config.init, out).resolve()
-    if given is not None:
-        config = _as_start_is(config, given)
+    config, given = _with_start(config, out)
     folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
     try:
         files, tracker = _set_up(config, given, folder, out, hooks)
@@ -92,29 +90,34 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
 def _set_up(
     config: RunConfig, given: Path | None, folder: Path, out: Path, hooks: Hooks
 ) -> tuple[RunFiles, Tracker]:
-    mlflow_store.check(out)
-    write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
-    dataset = task_dataset(config, out, hooks.display)
-    start = str(given) if given is not None else _start(config, folder, out, dataset, hooks)
-    scaling.check_model(start, config.model)
-    tracker = Tracker(out, folder, parent_id=hooks.parent_run)
-    tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
-    tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
-    files = RunFiles(str(dataset.path.resolve()), start, dataset.fingerprint)
-    write_whole(folder / "run.json", json.dumps(asdict(files)))
-    return files, tracker
+    with _alone(folder):
+        mlflow_store.check(out)
+        write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
+        dataset = task_dataset(config, out, hooks.display)
+        start = str(given) if given is not None else _start(config, folder, out, dataset, hooks)
+        scaling.check_model(start, config.model)
+        tracker = Tracker(out, folder, parent_id=hooks.parent_run)
+        tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
+        tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
+        files = RunFiles(str(dataset.path.resolve()), start, dataset.fingerprint)
+        write_whole(folder / "run.json", json.dumps(asdict(files)))
+        return files, tracker
 
 
 def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None = None) -> TrainedRun:
-    """Go on with a run where its last whole checkpoint is, in the same MLflow run."""
+    """Go on with a run where its last whole checkpoint is, in the same MLflow run.
+
+    One that was killed before it had a first one, perhaps while its clone was trained, is set up again.
+    """
     folder = find_run(run, out)
     load_plugins((overrides or {}).get("plugins") or ())
     config = read_config(folder)
     if overrides:
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
-    if not (folder / "run.json").is_file():
-        raise ConfigError(f"{folder}: it stopped before training began; start it again with `lmrl train`")
     scaling.check_machine(config)
+    if not (folder / "run.json").is_file():
+        config, given = _with_start(config, out)
+        return _see_through(config, folder, *_set_up(config, given, folder, out, hooks), hooks)
     files = RunFiles(**json.loads((folder / "run.json").read_text()))
     _check_same_data(folder, files)
     found = checkpoint.latest(folder / "checkpoints")
@@ -290,6 +293,14 @@ def task_dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDatas
         return data.build(
             config.task, episodes, config.seed, path, env_kwargs=dict(config.env), progress=bar.reach
         )
+
+
+def _with_start(config: RunConfig, out: Path) -> tuple[RunConfig, Path | None]:
+    """The policy that `init` names, if any, and the configuration with its model."""
+    if config.init is None:
+        return config, None
+    given = find_policy(config.init, out).resolve()
+    return _as_start_is(config, given), given
 
 
 def _as_start_is(config: RunConfig, given: Path) -> RunConfig:

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from safetensors.numpy import load_file
 
 from lmrl_ray import checkpoint
@@ -233,11 +232,34 @@ def test_no_run_begins_on_another_tasks_data(config, out, hooks):
         train(config(task="toy-free"), out, hooks)
 
 
-def test_a_run_that_never_began_cannot_be_resumed(config, out, hooks):
+def test_a_run_that_was_killed_while_its_clone_was_trained_is_resumed_with_that_clone(
+    config, out, hooks, toy_policy, monkeypatch
+):
+    quick = {"training": {"steps": 2}, "optimizer": {"engine": "torch"}}
+    monkeypatch.setattr("lmrl_ray.resolve.tuned_defaults", lambda algo, task: quick)
+    resolved = config("ilql", init=None, model={"name": str(toy_policy)}, training={"steps": 2})
+    with monkeypatch.context() as patched:
+        patched.setattr("lmrl_ray.train._learn", killed)
+        patched.setattr("lmrl_ray.train.shutil.rmtree", lambda *_, **__: None)  # nobody tidies up
+        with pytest.raises(KeyboardInterrupt):
+            train(resolved, out, hooks, "ilql")
+    assert not (out / "ilql" / "run.json").exists()
+    assert (out / "ilql-bc" / "run.json").is_file()
+
+    run = resume("ilql", out, hooks)
+    assert {p.name for p in out.glob("ilql*")} == {"ilql", "ilql-bc"}
+    start = Path(json.loads((run.folder / "run.json").read_text())["start"])
+    assert start.parents[1] == (out / "ilql-bc").resolve()
+    assert run.evaluation.score.episodes > 0
+
+
+def killed(*_args):
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(out, hooks):
     (out / "begun").mkdir()
-    (out / "begun" / "config.yaml").write_text(yaml.safe_dump(config().dump()))
-    with pytest.raises(ConfigError, match="start it again"):
-        resume("begun", out, hooks)
+    (out / "begun" / "config.yaml").touch()
     with pytest.raises(ConfigError, match=r"run 'other' was not found .*begun"):
         resume("other", out, hooks)
 
