@@ -44,7 +44,7 @@ class CQL(TargetedQ):
             self.target_hidden(batch), batch.next_state_idx, batch.next_tok.clamp(min=0)
         )
         discount = discounts(batch, self.config.gamma, self.config.discount)
-        target = batch.reward + discount * following
+        target = batch.reward + discount * following.masked_fill(is_last, 0.0)
         counts = (~(is_last & (batch.continues > 0))).float()
         loss, metrics = regress_q(self.online_values.q, hidden, batch, target, self.config, counts)
         metrics["loss"] = loss

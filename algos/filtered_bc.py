@@ -46,7 +46,7 @@ def best_episodes(
     everyones = mine if group is None else group.gather(torch.from_numpy(mine)).numpy()
     if len(everyones) == 0:
         return np.zeros(0, dtype=bool)
-    count = math.ceil(round(config.fraction * len(everyones), 9))  # .07 * 100 is 7.000000000000001
+    count = max(1, math.ceil(round(config.fraction * len(everyones), 9)))  # .07 * 100 is 7.000000000000001
     worst, tie = everyones[np.lexsort((everyones[:, 1], -everyones[:, 0]))[:count][-1]]
     kept: np.ndarray = (returns > worst) | ((returns == worst) & (ties <= tie))
     return kept

@@ -78,36 +78,36 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
     scaling.check_machine(config)
     config, given = _with_start(config, out)
     folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
-    try:
-        files, tracker = _set_up(config, given, folder, out, hooks)
-    except BaseException:
-        # A run that could not begin leaves nothing behind.
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return _see_through(config, folder, files, tracker, hooks)
+    with _alone(folder):
+        try:
+            files, tracker = _set_up(config, given, folder, out, hooks)
+        except Exception:
+            # A run that could not begin leaves nothing behind; one that was interrupted can be resumed.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return _see_through(config, folder, files, tracker, hooks)
 
 
 def _set_up(
     config: RunConfig, given: Path | None, folder: Path, out: Path, hooks: Hooks
 ) -> tuple[RunFiles, Tracker]:
-    with _alone(folder):
-        mlflow_store.check(out)
-        write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
-        dataset = task_dataset(config, out, hooks.display)
-        start = str(given) if given is not None else _start(config, folder, out, dataset, hooks)
-        scaling.check_model(start, config.model)
-        tracker = Tracker(out, folder, parent_id=hooks.parent_run)
-        tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
-        tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
-        files = RunFiles(str(dataset.path.resolve()), start, dataset.fingerprint)
-        write_whole(folder / "run.json", json.dumps(asdict(files)))
-        return files, tracker
+    mlflow_store.check(out)
+    write_whole(folder / "config.yaml", yaml.safe_dump(config.dump(), sort_keys=False))
+    dataset = task_dataset(config, out, hooks.display)
+    start = str(given) if given is not None else _start(config, folder, out, dataset, hooks)
+    scaling.check_model(start, config.model)
+    tracker = Tracker(out, folder, parent_id=hooks.parent_run)
+    tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
+    tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
+    files = RunFiles(str(dataset.path.resolve()), start, dataset.fingerprint)
+    write_whole(folder / "run.json", json.dumps(asdict(files)))
+    return files, tracker
 
 
 def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None = None) -> TrainedRun:
     """Go on with a run where its last whole checkpoint is, in the same MLflow run.
 
-    One that was killed before it had a first one, perhaps while its clone was trained, is set up again.
+    One that was stopped before its training began, perhaps while its clone was trained, is set up again.
     """
     folder = find_run(run, out)
     load_plugins((overrides or {}).get("plugins") or ())
@@ -115,18 +115,20 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
     if overrides:
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
     scaling.check_machine(config)
-    if not (folder / "run.json").is_file():
-        config, given = _with_start(config, out)
-        return _see_through(config, folder, *_set_up(config, given, folder, out, hooks), hooks)
-    files = RunFiles(**json.loads((folder / "run.json").read_text()))
-    _check_same_data(folder, files)
-    found = checkpoint.latest(folder / "checkpoints")
-    if found is not None and checkpoint.read_manifest(found).step >= config.training.steps:
-        hooks.display.say(
-            f"{folder.name}: all {config.training.steps} steps are done; it is evaluated again, not trained"
-        )
-    tracker = Tracker(out, folder)
-    return _see_through(config, folder, files, tracker, hooks)
+    with _alone(folder):
+        if not (folder / "run.json").is_file():
+            config, given = _with_start(config, out)
+            files, tracker = _set_up(config, given, folder, out, hooks)
+        else:
+            files = RunFiles(**json.loads((folder / "run.json").read_text()))
+            _check_same_data(folder, files)
+            tracker = Tracker(out, folder)
+        found, steps = checkpoint.latest(folder / "checkpoints"), config.training.steps
+        if found is not None and checkpoint.read_manifest(found).step >= steps:
+            hooks.display.say(
+                f"{folder.name}: all {steps} steps are done; it is evaluated again, not trained"
+            )
+        return _see_through(config, folder, files, tracker, hooks)
 
 
 def _check_same_data(folder: Path, files: RunFiles) -> None:
@@ -172,7 +174,7 @@ def _see_through(
     config: RunConfig, folder: Path, files: RunFiles, tracker: Tracker, hooks: Hooks
 ) -> TrainedRun:
     job = LearnerJob(config.dump(), str(folder.resolve()), files.data, files.start)
-    with _alone(folder), following_status(tracker):
+    with following_status(tracker):
         with _following(job, config, tracker, hooks):
             _learn(job, config, hooks)
         evaluation = _final_evaluation(config, folder, hooks)
@@ -361,17 +363,20 @@ def _clone(config: RunConfig, name: str, out: Path, dataset: EpisodeDataset, hoo
         folder = train(bc, out, hooks, name=name).folder
     elif not (folder / "evaluation.json").is_file():
         hooks.display.say(f"{config.algo} starts from a clone of its data: going on with {name}")
-        resume(str(folder), out, hooks)
+        resume(str(folder), out, hooks, {"resources": bc.resources.model_dump()})
     return str(find_policy(str(folder), out).resolve())
 
 
 def _is_run_of(config: RunConfig, dataset: EpisodeDataset, folder: Path) -> bool:
-    """Whether the run in `folder`, if there is one, has this configuration and these data."""
+    """Whether the run in `folder`, if there is one, has these data and, but for its resources, this
+    configuration."""
     try:
-        files = RunFiles(**json.loads((folder / "run.json").read_text()))
-        return read_config(folder) == config and files.fingerprint == dataset.fingerprint
+        found = read_config(folder).model_copy(update={"resources": config.resources})
+        begun = (folder / "run.json").is_file()
+        files = RunFiles(**json.loads((folder / "run.json").read_text())) if begun else None
     except (OSError, ValueError):
         return False
+    return found == config and (files is None or files.fingerprint == dataset.fingerprint)
 
 
 def new_folder(out: Path, name: str) -> Path:

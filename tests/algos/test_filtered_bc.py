@@ -1,10 +1,14 @@
 """Filtered BC: exactly so many episodes are kept, and imitating the best beats imitating all (T14)."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import numpy as np
 import pytest
 import torch
 from small_games import LIGHTS, Lights, requests_of, returns
 from support import fit, tiny_language_model
+from test_ilql import game
 from test_ppo import ALL, RANDOM, improve, random_player
 
 from algos.base import WorkerGroup
@@ -45,15 +49,21 @@ def test_a_share_that_rounding_makes_a_little_more_is_not_one_episode_more(fract
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 10])
 def test_the_best_of_a_round_are_kept_however_the_workers_share_it(cut):
-    config, ties = FilteredBCConfig(fraction=0.3), np.random.default_rng(0).random(10)
-    everyones = torch.from_numpy(np.stack([RETURNS, ties], axis=1))
-    rng = np.random.default_rng(0)  # its numbers go to the first worker, then to the second
-    group = WorkerGroup(gather=lambda _mine: everyones)
-    shares = [
-        best_episodes(part, NOBODY[: len(part)], config, rng, group)
-        for part in (RETURNS[:cut], RETURNS[cut:])
-    ]
-    np.testing.assert_array_equal(np.concatenate(shares), kept(fraction=0.3))
+    algorithm = OnlineFilteredBC(OnlineFilteredBCConfig(fraction=0.3), tiny_language_model(["a"]))
+    episodes = [game((0, [1], reward)) for reward in (3, -1, 7, 5, 2, -4, 6, 0, 1, 4)]
+    shares, gathered, both = (episodes[:cut], episodes[cut:]), {}, Barrier(2)
+
+    def prepare(rank):
+        def gather(mine):
+            gathered[rank] = mine
+            both.wait(30)
+            return torch.cat([gathered[0], gathered[1]])
+
+        return algorithm.prepare(shares[rank], WorkerGroup(gather=gather)).episodes
+
+    with ThreadPoolExecutor(2) as threads:
+        kept = [e.reward.sum() for part in threads.map(prepare, range(2)) for e in part]
+    assert kept == [7, 5, 6]
 
 
 def test_ties_are_broken_by_the_seed():

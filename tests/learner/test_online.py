@@ -14,6 +14,7 @@ from lmrl_ray import learner
 from lmrl_ray.checkpoint import latest, read_manifest
 from lmrl_ray.config import ConfigError
 from lmrl_ray.data import EpisodeDataset
+from lmrl_ray.engine import TorchEngine
 from lmrl_ray.journal import JournalReader
 from lmrl_ray.learner import LocalContext
 from lmrl_ray.rollout import Rollouts
@@ -138,12 +139,14 @@ def test_a_run_that_stopped_in_a_round_goes_on_to_its_end(material, tmp_path):
     stopped_and_resumed(material, tmp_path / "run", "ppo")
 
 
-def test_filtered_cloning_of_its_own_episodes_goes_on_to_its_end(material, tmp_path, recorded):
-    made = recorded()
+def test_filtered_cloning_of_its_own_episodes_goes_on_to_its_end(material, tmp_path, recorded, monkeypatch):
+    made, asked = recorded(), []
+    monkeypatch.setattr(TorchEngine, "gather", lambda _, values: asked.append(values) or values)
     over = {"algorithm": {"fraction": 1.0}}
     metrics = stopped_and_resumed(material, tmp_path / "run", "online-filtered-bc", **over)
     assert list(metrics) == list(range(1, STEPS + 1))
     assert [r.rounds for r in made] == [1, 2], "a resumed run begins with a new round"
+    assert [len(a) for a in asked] == [6, 6, 6], "the best of all workers' episodes are kept"
 
 
 def test_archer_resumed_counts_its_rounds_on_and_fills_its_replay_buffer_anew(material, tmp_path, recorded):

@@ -165,7 +165,7 @@ def test_an_algorithm_that_needs_a_clone_trains_one_first(
     assert Path(start).parents[1] == (out / "ilql-bc").resolve()
     assert {r.info.run_name for r in runs_of(client)} == {"ilql", "ilql-bc"}
 
-    # As an interruption while the clone was trained leaves them.
+    # A clone of that name that is not finished is gone on with.
     shutil.rmtree(run.folder)
     (out / "ilql-bc" / "evaluation.json").unlink()
     assert json.loads((train(resolved, out, hooks, "ilql").folder / "run.json").read_text())["start"] == start
@@ -232,28 +232,28 @@ def test_no_run_begins_on_another_tasks_data(config, out, hooks):
         train(config(task="toy-free"), out, hooks)
 
 
-def test_a_run_that_was_killed_while_its_clone_was_trained_is_resumed_with_that_clone(
-    config, out, hooks, toy_policy, monkeypatch
+@pytest.mark.parametrize("clone_has_begun", [True, False])
+def test_a_run_that_was_stopped_while_its_clone_was_trained_is_resumed_with_that_clone(
+    config, out, hooks, toy_policy, monkeypatch, clone_has_begun
 ):
     quick = {"training": {"steps": 2}, "optimizer": {"engine": "torch"}}
     monkeypatch.setattr("lmrl_ray.resolve.tuned_defaults", lambda algo, task: quick)
     resolved = config("ilql", init=None, model={"name": str(toy_policy)}, training={"steps": 2})
     with monkeypatch.context() as patched:
-        patched.setattr("lmrl_ray.train._learn", killed)
-        patched.setattr("lmrl_ray.train.shutil.rmtree", lambda *_, **__: None)  # nobody tidies up
+        patched.setattr("lmrl_ray.train._learn" if clone_has_begun else "lmrl_ray.train.Tracker", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(resolved, out, hooks, "ilql")
     assert not (out / "ilql" / "run.json").exists()
-    assert (out / "ilql-bc" / "run.json").is_file()
+    assert (out / "ilql-bc" / "run.json").is_file() == clone_has_begun
 
-    run = resume("ilql", out, hooks)
+    run = resume("ilql", out, hooks, {"resources": {"slots": 3}})
     assert {p.name for p in out.glob("ilql*")} == {"ilql", "ilql-bc"}
     start = Path(json.loads((run.folder / "run.json").read_text())["start"])
     assert start.parents[1] == (out / "ilql-bc").resolve()
     assert run.evaluation.score.episodes > 0
 
 
-def killed(*_args):
+def stopped(*_args, **_settings):
     raise KeyboardInterrupt
 
 
