@@ -163,9 +163,10 @@ class DeepSpeedEngine(Engine):
         return int(most)
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
-        parts: list[Any] = [values] * self.world_size
-        if self.world_size > 1:
-            dist.all_gather_object(parts, values)
+        if self.world_size == 1:
+            return values
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, values)
         return torch.cat(parts)
 
     @contextmanager

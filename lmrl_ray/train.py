@@ -116,11 +116,11 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
     scaling.check_machine(config)
     with _alone(folder):
-        if not (folder / "run.json").is_file():
+        files = _run_files(folder)
+        if files is None:
             config, given = _with_start(config, out)
             files, tracker = _set_up(config, given, folder, out, hooks)
         else:
-            files = RunFiles(**json.loads((folder / "run.json").read_text()))
             _check_same_data(folder, files)
             tracker = Tracker(out, folder)
         found, steps = checkpoint.latest(folder / "checkpoints"), config.training.steps
@@ -129,6 +129,12 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
                 f"{folder.name}: all {steps} steps are done; it is evaluated again, not trained"
             )
         return _see_through(config, folder, files, tracker, hooks)
+
+
+def _run_files(folder: Path) -> RunFiles | None:
+    """What the run's set-up wrote last; None where it did not come to that."""
+    file = folder / "run.json"
+    return RunFiles(**json.loads(file.read_text())) if file.is_file() else None
 
 
 def _check_same_data(folder: Path, files: RunFiles) -> None:
@@ -372,8 +378,7 @@ def _is_run_of(config: RunConfig, dataset: EpisodeDataset, folder: Path) -> bool
     configuration."""
     try:
         found = read_config(folder).model_copy(update={"resources": config.resources})
-        begun = (folder / "run.json").is_file()
-        files = RunFiles(**json.loads((folder / "run.json").read_text())) if begun else None
+        files = _run_files(folder)
     except (OSError, ValueError):
         return False
     return found == config and (files is None or files.fingerprint == dataset.fingerprint)
