@@ -76,8 +76,12 @@ def make_room(jobs: Sequence[Job], max_concurrent: int | None) -> int | None:
         job.name: _reserved(job, resources[job.name]) + outside_bundles(resources[job.name]) for job in jobs
     }
     limits = [max_concurrent] if max_concurrent else []
-    # The first sizes a cluster that is started on this machine.
+    # The first sizes a cluster that is started on this machine. Most need the same: it is looked for once.
+    seen: list[list[Bundle]] = []
     for name in sorted(needed, key=lambda name: -total_of(needed[name]).get("CPU", 0.0)):
+        if needed[name] in seen:
+            continue
+        seen.append(needed[name])
         wait_s = resources[name].wait_for_nodes_s
         ray = ensure_room(needed[name], f"{name} needs", wait_s, max_concurrent or 1)
         if resources[name].workers:

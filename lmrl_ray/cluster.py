@@ -34,9 +34,9 @@ def ensure_ray(resources: ResourcesConfig) -> Any:
 def ensure_room(bundles: list[Bundle], who_needs: str, wait_for_nodes_s: float = 0.0, times: int = 1) -> Any:
     """Connect (once) and return the `ray` module.
 
-    A local cluster has the logical CPUs for `times` as much, even on a smaller machine. ConfigError
-    ("WHO NEEDS 3 GPUs, ...") when something is missing all the same: Ray itself would wait for ever. The
-    autoscaler is first given `wait_for_nodes_s` to add it.
+    A local cluster has the logical CPUs for `times` as much, even on a smaller machine; elsewhere the
+    autoscaler is given `wait_for_nodes_s` to add what is missing for that. ConfigError ("WHO NEEDS 3 GPUs,
+    ...") when there is not even room for once: Ray itself would wait for ever.
     """
     # Reports of the learner workers are polled at this interval; the default is two seconds.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -57,10 +57,9 @@ def ensure_room(bundles: list[Bundle], who_needs: str, wait_for_nodes_s: float =
                 logging_level=logging.ERROR,
                 log_to_driver=os.environ.get("LMRL_RAY_LOGS") == "1",
             )
-    missing = _missing(ray, bundles)
-    if missing and wait_for_nodes_s:
-        missing = _wait_for_nodes(ray, bundles, wait_for_nodes_s)
-    if missing:
+    if wait_for_nodes_s:
+        _wait_for_nodes(ray, bundles * times, wait_for_nodes_s)
+    if missing := _missing(ray, bundles):
         raise ConfigError(f"resources: {who_needs} {missing}; ask for fewer, or add nodes")
     return ray
 
@@ -144,16 +143,17 @@ def _missing(ray: Any, bundles: list[Bundle]) -> str:
     )
 
 
-def _wait_for_nodes(ray: Any, bundles: list[Bundle], seconds: float) -> str:
-    """Ask the autoscaler for room and wait for it; what is missing still at the end."""
+def _wait_for_nodes(ray: Any, bundles: list[Bundle], seconds: float) -> None:
+    """Ask the autoscaler for what is missing, if anything, and wait for it."""
+    if not _missing(ray, bundles):
+        return
     from ray.autoscaler.sdk import request_resources
 
     deadline = time.monotonic() + seconds
     request_resources(bundles=bundles)
     try:
-        while (missing := _missing(ray, bundles)) and time.monotonic() < deadline:
+        while _missing(ray, bundles) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
     finally:
         # The request would keep its nodes up after the run.
         request_resources(bundles=[])
-    return missing

@@ -18,16 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from lmrl_ray.cluster import (
-    Bundle,
-    ensure_ray,
-    fitting,
-    learner_bundle,
-    outside_bundles,
-    player_bundles,
-    total_of,
-)
-from lmrl_ray.config import ConfigError, ResourcesConfig, parse
+from lmrl_ray.cluster import Bundle, ensure_room, fitting, learner_bundle, outside_bundles, player_bundles
+from lmrl_ray.config import ResourcesConfig, parse
 from lmrl_ray.sweep.config import SweepConfig
 from lmrl_ray.sweep.trial import Plan, run_trial
 
@@ -42,8 +34,7 @@ def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
     sweep, resources = SweepConfig.model_validate(plan.sweep), parse(plan.base, "sweep").resources
     # A trial that began after Tune last wrote its state is lost to a resume; by default that is 10 seconds.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
-    asked = plan.max_concurrent or sweep.max_concurrent
-    ray = ensure_ray(_resources_at_once(resources, asked or 1))
+    at_once = _make_room(resources, plan.max_concurrent or sweep.max_concurrent)
     from ray import tune
 
     trainable = tune.with_resources(
@@ -59,7 +50,6 @@ def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
             str(folder), trainable=trainable, param_space=space, resume_unfinished=True, restart_errored=True
         )
         return _fit(tuner)
-    at_once = asked or _fitting(ray, resources)
     tuner = tune.Tuner(
         trainable,
         param_space=space,
@@ -91,31 +81,17 @@ def trial_bundles(resources: ResourcesConfig) -> list[Bundle]:
     return [head, *player_bundles(resources)]
 
 
-def _resources_at_once(resources: ResourcesConfig, trials: int) -> ResourcesConfig:
-    """What must fit for `trials` trials at a time."""
-    return resources.model_copy(
-        update={
-            "workers": trials * max(resources.min_workers, 1),
-            "rollout_actors": trials * resources.rollout_actors * (2 if resources.workers else 1),
-        }
-    )
+def _make_room(resources: ResourcesConfig, max_concurrent: int | None) -> int | None:
+    """Connect to a cluster that holds a trial, and how many at a time; None: as many as Tune finds room for.
 
-
-def _fitting(ray: Any, resources: ResourcesConfig) -> int | None:
-    """How many trials the cluster holds with learner workers of their own; None: Tune itself sees to it.
-
-    ConfigError where it holds none.
+    Tune counts what a trial has reserved, which its learner workers are not. Raises ConfigError.
     """
-    if not resources.workers:
-        return None
     bundles = trial_bundles(resources) + outside_bundles(resources)
-    at_once = fitting(ray, bundles)
-    if at_once == 0:
-        raise ConfigError(
-            f"resources: a trial needs {total_of(bundles)}, the cluster has {ray.cluster_resources()}; ask "
-            f"for fewer workers"
-        )
-    return at_once
+    ray = ensure_room(bundles, "a trial needs", resources.wait_for_nodes_s, max_concurrent or 1)
+    limits = [max_concurrent] if max_concurrent else []
+    if resources.workers:
+        limits.append(fitting(ray, bundles))
+    return min(limits, default=None)
 
 
 def _searcher(sweep: SweepConfig, seed: int, at_once: int | None) -> Any:

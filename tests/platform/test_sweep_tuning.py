@@ -1,11 +1,10 @@
 """A sweep's searcher, stop rules and placement, without running a trial."""
 
 import numpy as np
-import pytest
 
-from lmrl_ray.config import ConfigError, ResourcesConfig
-from lmrl_ray.sweep import SweepConfig
-from lmrl_ray.sweep.tuning import _fitting, _scheduler, _searcher, _stopper, trial_bundles
+from lmrl_ray.config import ResourcesConfig
+from lmrl_ray.sweep import SweepConfig, tuning
+from lmrl_ray.sweep.tuning import _make_room, _scheduler, _searcher, _stopper, trial_bundles
 
 SPACE = {"a.x": {"uniform": [0.0, 1.0]}, "a.y": {"loguniform": [1e-4, 1.0]}, "a.z": {"choice": ["u", "v"]}}
 
@@ -69,13 +68,21 @@ def test_a_trial_reserves_its_learner_and_its_rollout_actors():
     assert trial_bundles(elsewhere) == [{"CPU": 0.01}, {"CPU": 1.0}]
 
 
-def test_trials_with_learner_workers_run_as_many_at_a_time_as_fit():
+def test_trials_with_learner_workers_run_as_many_at_a_time_as_fit(monkeypatch):
     class Cluster:
         def cluster_resources(self):
             return {"CPU": 8.0, "GPU": 4.0}
 
-    assert _fitting(Cluster(), ResourcesConfig(rollout_actors=2)) is None
-    assert _fitting(Cluster(), ResourcesConfig(workers=1, rollout_actors=1)) == 2
-    assert _fitting(Cluster(), ResourcesConfig(workers=2, gpus_per_worker=1)) == 2
-    with pytest.raises(ConfigError, match=r"a trial needs.*ask for fewer workers"):
-        _fitting(Cluster(), ResourcesConfig(workers=9))
+    monkeypatch.setattr(tuning, "ensure_room", lambda bundles, who, wait_s, times: Cluster())
+    assert _make_room(ResourcesConfig(rollout_actors=2), None) is None
+    assert _make_room(ResourcesConfig(rollout_actors=2), 3) == 3
+    assert _make_room(ResourcesConfig(workers=1, rollout_actors=1), None) == 2
+    assert _make_room(ResourcesConfig(workers=1, rollout_actors=1), 3) == 2
+    assert _make_room(ResourcesConfig(workers=2, gpus_per_worker=1), None) == 2
+
+
+def test_a_sweep_asks_for_room_for_the_trials_that_run_at_a_time(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tuning, "ensure_room", lambda *room: asked.append(room))
+    _make_room(ResourcesConfig(rollout_actors=2, wait_for_nodes_s=5), 3)
+    assert asked == [([{"CPU": 1.0}] * 3, "a trial needs", 5.0, 3)]
