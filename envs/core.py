@@ -8,6 +8,7 @@ so a seed determines the episode.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,13 +103,17 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         """Play one action. Returns (new text, reward, terminated, truncated, info).
 
         `info` has the keys `success, valid, turn, task_id`. RuntimeError when no episode runs. A step that
-        raises ends the episode.
+        raises ends the episode. ValueError for a reward that is not finite.
         """
         if not self._running:
             raise RuntimeError("no episode is running: call reset() before step()")
         self._turn += 1
         self._running = False  # a step that raises has been played by half: nobody may go on from there
         observation, reward, terminated, truncated, success, valid = self._step(action)
+        if not math.isfinite(reward):
+            raise ValueError(
+                f"{type(self).__name__}: the reward of {action!r} is {reward}, not a finite float"
+            )
         self._running = not (terminated or truncated)
         return observation, reward, terminated, truncated, self._info(success, valid)
 

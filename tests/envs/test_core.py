@@ -60,7 +60,7 @@ def test_a_step_after_the_end_is_an_error():
 
 
 class Fragile(TextEnv):
-    """Breaks at the action "break", or when it starts task 1."""
+    """Breaks at the action "break", or when it starts task 1; rewards the action "divide" with NaN."""
 
     num_tasks = 2
 
@@ -75,7 +75,7 @@ class Fragile(TextEnv):
     def _step(self, action):
         if action == "break\n":
             raise OSError("no engine")
-        return Outcome("There.\n", -1.0)
+        return Outcome("There.\n", float("nan") if action == "divide\n" else -1.0)
 
     def _get_state(self):
         return {}
@@ -94,6 +94,13 @@ def test_a_step_that_raised_ends_the_episode():
         env.step("go\n")
     env.reset(options={"task_id": 0})
     assert env.step("go\n")[0] == "There.\n"
+
+
+def test_a_reward_that_is_no_number_is_an_error_that_names_the_environment_and_the_action():
+    env = Fragile()
+    env.reset(seed=0, options={"task_id": 0})
+    with pytest.raises(ValueError, match=r"Fragile: the reward of 'divide\\n' is nan, not a finite float"):
+        env.step("divide\n")
 
 
 @pytest.mark.parametrize(("task_id", "error"), [(1, OSError), (2, ValueError)])
