@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from algos.base import get_algorithm
-from lmrl_ray.cluster import Bundle, ensure_room, fitting, outside_bundles, player_bundles, total_of
+from lmrl_ray.cluster import Bundle, outside_bundles, player_bundles, room_for
 from lmrl_ray.config import ResourcesConfig, RunConfig, merge
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.comparison import Cell
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
-from lmrl_ray.train import Hooks, TrainedRun, resume, train
+from lmrl_ray.train import Hooks, TrainedRun, resume, run_files, train
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,11 @@ Done = Callable[[Job, Cell | str], None]
 def make_room(jobs: Sequence[Job], max_concurrent: int | None) -> int | None:
     """Connect to a cluster that holds every job, and how many at a time; None: as many as Ray finds room
     for. Raises ConfigError."""
-    resources = {job.name: job.config().resources for job in jobs}
-    needed = {
-        job.name: _reserved(job, resources[job.name]) + outside_bundles(resources[job.name]) for job in jobs
-    }
-    limits = [max_concurrent] if max_concurrent else []
-    # The first sizes a cluster that is started on this machine. Most need the same: it is looked for once.
-    seen: list[list[Bundle]] = []
-    for name in sorted(needed, key=lambda name: -total_of(needed[name]).get("CPU", 0.0)):
-        if needed[name] in seen:
-            continue
-        seen.append(needed[name])
-        wait_s = resources[name].wait_for_nodes_s
-        ray = ensure_room(needed[name], f"{name} needs", wait_s, max_concurrent or 1)
-        if resources[name].workers:
-            limits.append(fitting(ray, needed[name]))
-    return min(limits, default=None)
+    needs = {}
+    for job in jobs:
+        resources = job.config().resources
+        needs[job.name] = _reserved(job, resources) + outside_bundles(resources), resources
+    return room_for(needs, max_concurrent)
 
 
 def run_cells(jobs: Sequence[Job], parent_run: str, at_once: int | None, done: Done) -> None:
@@ -200,8 +189,7 @@ def _trained(job: Job, parent_run: str) -> TrainedRun:
         return resume(str(job.folder), Path(job.out), hooks)
     given: dict[str, Any] = {}
     clone = Path(job.out) / job.clone
-    if job.algo != "bc" and (clone / "run.json").is_file():
-        files = json.loads((clone / "run.json").read_text())
-        values = {"data": files["data"], "init": str(clone)}
+    if job.algo != "bc" and (files := run_files(clone)) is not None:
+        values = {"data": files.data, "init": str(clone)}
         given = {key: values[key] for key in from_clone(job.algo)}
     return train(job.config(given), Path(job.out), hooks, job.name)

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -62,6 +62,30 @@ def ensure_room(bundles: list[Bundle], who_needs: str, wait_for_nodes_s: float =
     if missing := _missing(ray, bundles):
         raise ConfigError(f"resources: {who_needs} {missing}; ask for fewer, or add nodes")
     return ray
+
+
+def room_for(
+    needs: Mapping[str, tuple[list[Bundle], ResourcesConfig]], max_concurrent: int | None
+) -> int | None:
+    """Connect to a cluster that holds each of them, and how many at a time; None: as many as Ray places.
+
+    Ray counts what a job has reserved, which its learner workers are not. Raises ConfigError.
+
+    Args:
+        needs: by the job's name all that it takes, and the configuration that this follows from.
+    """
+    limits = [max_concurrent] if max_concurrent else []
+    seen = []
+    # The first sizes a cluster that is started on this machine. Most need the same: it is looked for once.
+    for name in sorted(needs, key=lambda name: -total_of(needs[name][0]).get("CPU", 0.0)):
+        if needs[name] in seen:
+            continue
+        seen.append(needs[name])
+        bundles, resources = needs[name]
+        ray = ensure_room(bundles, f"{name} needs", resources.wait_for_nodes_s, max_concurrent or 1)
+        if resources.workers:
+            limits.append(fitting(ray, bundles))
+    return min(limits, default=None)
 
 
 def total_of(bundles: list[Bundle]) -> Bundle:

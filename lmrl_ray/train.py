@@ -116,7 +116,7 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
     scaling.check_machine(config)
     with _alone(folder):
-        files = _run_files(folder)
+        files = run_files(folder)
         if files is None:
             config, given = _with_start(config, out)
             files, tracker = _set_up(config, given, folder, out, hooks)
@@ -131,7 +131,7 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         return _see_through(config, folder, files, tracker, hooks)
 
 
-def _run_files(folder: Path) -> RunFiles | None:
+def run_files(folder: Path) -> RunFiles | None:
     """What the run's set-up wrote last; None where it did not come to that."""
     file = folder / "run.json"
     return RunFiles(**json.loads(file.read_text())) if file.is_file() else None
@@ -378,7 +378,7 @@ def _is_run_of(config: RunConfig, dataset: EpisodeDataset, folder: Path) -> bool
     configuration."""
     try:
         found = read_config(folder).model_copy(update={"resources": config.resources})
-        files = _run_files(folder)
+        files = run_files(folder)
     except (OSError, ValueError):
         return False
     return found == config and (files is None or files.fingerprint == dataset.fingerprint)

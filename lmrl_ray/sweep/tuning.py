@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lmrl_ray.cluster import Bundle, ensure_room, fitting, learner_bundle, outside_bundles, player_bundles
+from lmrl_ray.cluster import Bundle, learner_bundle, outside_bundles, player_bundles, room_for
 from lmrl_ray.config import ResourcesConfig, parse
 from lmrl_ray.sweep.config import SweepConfig
 from lmrl_ray.sweep.trial import Plan, run_trial
@@ -34,7 +34,8 @@ def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
     sweep, resources = SweepConfig.model_validate(plan.sweep), parse(plan.base, "sweep").resources
     # A trial that began after Tune last wrote its state is lost to a resume; by default that is 10 seconds.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
-    at_once = _make_room(resources, plan.max_concurrent or sweep.max_concurrent)
+    bundles = trial_bundles(resources) + outside_bundles(resources)
+    at_once = room_for({"a trial": (bundles, resources)}, plan.max_concurrent or sweep.max_concurrent)
     from ray import tune
 
     trainable = tune.with_resources(
@@ -79,19 +80,6 @@ def trial_bundles(resources: ResourcesConfig) -> list[Bundle]:
     """What a trial reserves: its process first, then its rollout actors."""
     head = dict(_DRIVER) if resources.workers else learner_bundle(resources)
     return [head, *player_bundles(resources)]
-
-
-def _make_room(resources: ResourcesConfig, max_concurrent: int | None) -> int | None:
-    """Connect to a cluster that holds a trial, and how many at a time; None: as many as Tune finds room for.
-
-    Tune counts what a trial has reserved, which its learner workers are not. Raises ConfigError.
-    """
-    bundles = trial_bundles(resources) + outside_bundles(resources)
-    ray = ensure_room(bundles, "a trial needs", resources.wait_for_nodes_s, max_concurrent or 1)
-    limits = [max_concurrent] if max_concurrent else []
-    if resources.workers:
-        limits.append(fitting(ray, bundles))
-    return min(limits, default=None)
 
 
 def _searcher(sweep: SweepConfig, seed: int, at_once: int | None) -> Any:

@@ -1,10 +1,15 @@
 """A sweep's searcher, stop rules and placement, without running a trial."""
 
-import numpy as np
+import sys
+from types import SimpleNamespace
 
-from lmrl_ray.config import ResourcesConfig
-from lmrl_ray.sweep import SweepConfig, tuning
-from lmrl_ray.sweep.tuning import _make_room, _scheduler, _searcher, _stopper, trial_bundles
+import numpy as np
+import pytest
+
+from lmrl_ray.cluster import outside_bundles, room_for
+from lmrl_ray.config import ConfigError, ResourcesConfig
+from lmrl_ray.sweep import SweepConfig
+from lmrl_ray.sweep.tuning import _scheduler, _searcher, _stopper, trial_bundles
 
 SPACE = {"a.x": {"uniform": [0.0, 1.0]}, "a.y": {"loguniform": [1e-4, 1.0]}, "a.z": {"choice": ["u", "v"]}}
 
@@ -68,21 +73,42 @@ def test_a_trial_reserves_its_learner_and_its_rollout_actors():
     assert trial_bundles(elsewhere) == [{"CPU": 0.01}, {"CPU": 1.0}]
 
 
-def test_trials_with_learner_workers_run_as_many_at_a_time_as_fit(monkeypatch):
-    class Cluster:
-        def cluster_resources(self):
-            return {"CPU": 8.0, "GPU": 4.0}
-
-    monkeypatch.setattr(tuning, "ensure_room", lambda bundles, who, wait_s, times: Cluster())
-    assert _make_room(ResourcesConfig(rollout_actors=2), None) is None
-    assert _make_room(ResourcesConfig(rollout_actors=2), 3) == 3
-    assert _make_room(ResourcesConfig(workers=1, rollout_actors=1), None) == 2
-    assert _make_room(ResourcesConfig(workers=1, rollout_actors=1), 3) == 2
-    assert _make_room(ResourcesConfig(workers=2, gpus_per_worker=1), None) == 2
+def trials_at_once(resources, max_concurrent=None):
+    bundles = trial_bundles(resources) + outside_bundles(resources)
+    return room_for({"a trial": (bundles, resources)}, max_concurrent)
 
 
-def test_a_sweep_asks_for_room_for_the_trials_that_run_at_a_time(monkeypatch):
+@pytest.fixture
+def ray_of_8_cpus_and_4_gpus(monkeypatch):
+    has = {"CPU": 8.0, "GPU": 4.0}
+    ray = SimpleNamespace(is_initialized=lambda: True, cluster_resources=lambda: has)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+
+
+@pytest.mark.usefixtures("ray_of_8_cpus_and_4_gpus")
+def test_trials_with_learner_workers_run_as_many_at_a_time_as_fit():
+    assert trials_at_once(ResourcesConfig(rollout_actors=2)) is None
+    assert trials_at_once(ResourcesConfig(rollout_actors=2), 3) == 3
+    assert trials_at_once(ResourcesConfig(workers=1, rollout_actors=1)) == 2
+    assert trials_at_once(ResourcesConfig(workers=1, rollout_actors=1), 3) == 2
+    assert trials_at_once(ResourcesConfig(workers=1, rollout_actors=1), 1) == 1
+    assert trials_at_once(ResourcesConfig(workers=2, gpus_per_worker=1)) == 2
+    with pytest.raises(
+        ConfigError, match=r"a trial needs 9\.01 CPUs, the cluster has 8; ask for fewer, or add"
+    ):
+        trials_at_once(ResourcesConfig(workers=9))
+
+
+@pytest.mark.usefixtures("ray_of_8_cpus_and_4_gpus")
+def test_jobs_of_learner_workers_are_counted_beside_others_that_need_as_much():
+    with_actor, with_worker = ResourcesConfig(rollout_actors=1), ResourcesConfig(workers=1)
+    bundles = [{"CPU": 1.0}] * 2
+    assert room_for({"a": (bundles, with_actor), "b": (bundles, with_worker)}, None) == 4
+
+
+def test_the_autoscaler_is_asked_once_for_what_runs_at_a_time(monkeypatch):
     asked = []
-    monkeypatch.setattr(tuning, "ensure_room", lambda *room: asked.append(room))
-    _make_room(ResourcesConfig(rollout_actors=2, wait_for_nodes_s=5), 3)
-    assert asked == [([{"CPU": 1.0}] * 3, "a trial needs", 5.0, 3)]
+    monkeypatch.setattr("lmrl_ray.cluster.ensure_room", lambda *room: asked.append(room))
+    need = [{"CPU": 1.0}] * 3, ResourcesConfig(rollout_actors=2, wait_for_nodes_s=5)
+    room_for({"one": need, "two": need}, 3)
+    assert asked == [([{"CPU": 1.0}] * 3, "one needs", 5.0, 3)]
