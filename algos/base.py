@@ -70,6 +70,8 @@ class WorkerGroup:
     max: Callable[[int], int] = int
     gather: Callable[[torch.Tensor], torch.Tensor] = _alone
     """[n, ...] of each worker, with an n of its own, one after the other."""
+    device: torch.device | str = "cpu"
+    """Where the algorithm computes (ZeRO may keep its parameters elsewhere)."""
 
 
 class Algorithm(nn.Module, ABC):

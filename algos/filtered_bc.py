@@ -37,15 +37,17 @@ def best_episodes(
 ) -> np.ndarray:
     """Which of n episodes are kept: bool [n] from returns [n] and successes [n].
 
-    With a group, these are a worker's share of them, and the best of all workers' are kept.
+    With a group, these are a worker's share of them, and the best of all workers' are kept. An episode that
+    failed has the return -inf, and is none of the n.
     """
     if config.keep == "successes":
         return successes.astype(bool)
     ties = rng.random(len(returns))
     mine = np.stack([returns, ties], axis=1)
     everyones = mine if group is None else group.gather(torch.from_numpy(mine)).numpy()
+    everyones = everyones[everyones[:, 0] > -np.inf]
     if len(everyones) == 0:
-        return np.zeros(0, dtype=bool)
+        return np.zeros(len(returns), dtype=bool)
     count = max(1, math.ceil(round(config.fraction * len(everyones), 9)))  # .07 * 100 is 7.000000000000001
     worst, tie = everyones[np.lexsort((everyones[:, 1], -everyones[:, 0]))[:count][-1]]
     kept: np.ndarray = (returns > worst) | ((returns == worst) & (ties <= tie))

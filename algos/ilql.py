@@ -25,9 +25,9 @@ from pydantic import Field
 from algos.base import AlgorithmConfig, Loss, register_algorithm
 from algos.batch import PackedBatch
 from algos.models import LanguageModel
-from algos.networks import ValueHead, different_rows, hidden_states, polyak_
+from algos.networks import ValueHead, hidden_states, polyak_
 from algos.returns import lambda_returns, n_step_returns
-from algos.values import TargetedQ, TargetedQConfig, discounts, make_values, regress_q
+from algos.values import TargetedQ, TargetedQConfig, discounts, make_values, regress_q, value_at
 
 
 class ILQLConfig(TargetedQConfig):
@@ -65,7 +65,7 @@ class ILQL(TargetedQ):
         values = self.online_values
         hidden = hidden_states(values.trunk, batch.input_ids, batch.mask)
         target_hidden = self.target_hidden(batch)
-        v = _value_at(cast(ValueHead, values.v), hidden, batch.state_idx)
+        v = value_at(cast(ValueHead, values.v), hidden, batch.state_idx)
         next_v = self._next_v(batch, hidden, target_hidden)
         target_q = self.min_target_q(target_hidden, batch.state_idx, batch.action_tok)
         target = self._backup(batch, next_v)
@@ -92,8 +92,8 @@ class ILQL(TargetedQ):
     def _next_v(self, batch: PackedBatch, hidden: torch.Tensor, target_hidden: torch.Tensor) -> torch.Tensor:
         """V(s_{t+1}) of the copy that is backed up, [N]."""
         if self.target_v is not None:
-            return _value_at(self.target_v, target_hidden, batch.next_state_idx)
-        return _value_at(cast(ValueHead, self.online_values.v), hidden, batch.next_state_idx)
+            return value_at(self.target_v, target_hidden, batch.next_state_idx)
+        return value_at(cast(ValueHead, self.online_values.v), hidden, batch.next_state_idx)
 
     def _backup(self, batch: PackedBatch, next_v: torch.Tensor) -> torch.Tensor:
         """y [N] from rewards and next values."""
@@ -109,10 +109,3 @@ class ILQL(TargetedQ):
         else:
             target = n_step_returns(reward, factor, value, ends, self.config.n_step)
         return torch.from_numpy(target).to(batch.reward)
-
-
-def _value_at(head: ValueHead, hidden: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """V of the states at `index` [N] of all hidden states."""
-    states, rows = different_rows(hidden, index)
-    values: torch.Tensor = head(states)[rows]
-    return values

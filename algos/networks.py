@@ -208,6 +208,8 @@ def polyak_(targets: Iterable[nn.Parameter], online: Iterable[nn.Parameter], rat
 
 def _storage(parameter: nn.Parameter) -> torch.Tensor:
     shard: torch.Tensor = getattr(parameter, "ds_tensor", parameter.data)
+    if shard.numel() != getattr(shard, "ds_numel", shard.numel()):
+        raise RuntimeError("optimizer.offload_param: nvme has weights on disk, where no target can follow")
     return shard
 
 

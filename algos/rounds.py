@@ -1,4 +1,4 @@
-"""What a model says of a round's episodes before the round's first step."""
+"""What a model says of whole episodes before they are learnt from."""
 
 from __future__ import annotations
 
@@ -22,11 +22,10 @@ def look(
     has the weights in place only inside of it.
     """
     batches = pack(episodes, group.micro_batch_tokens)
-    device = next(algorithm.buffers()).device  # ZeRO may keep the parameters elsewhere
     columns: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     # Under ZeRO-3 the workers gather each layer together, so all make as many passes.
     for i in range(group.max(len(batches))):
-        batch = (batches[i] if i < len(batches) else empty_batch()).to(device)
+        batch = (batches[i] if i < len(batches) else empty_batch()).to(group.device)
         found = algorithm(batch, look=True).metrics
         if i < len(batches):
             for name, column in columns.items():
@@ -36,4 +35,4 @@ def look(
 
 def by_episode(values: np.ndarray, counts: Sequence[int]) -> list[np.ndarray]:
     """Values of all action tokens, [N], cut into those of each episode, which has `counts` of them."""
-    return np.split(values, np.cumsum(counts, dtype=int)[:-1])
+    return np.split(values, np.cumsum(counts, dtype=int)[:-1]) if counts else []

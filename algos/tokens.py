@@ -7,6 +7,7 @@ or as many as the model's window holds).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -95,12 +96,20 @@ class TokenEpisode:
 
 
 def encode_episode(episode: Episode, codec: TextCodec, rule: ContextRule) -> TokenEpisode:
-    """Tokenise an episode segment by segment. Raises ValueError for an action without tokens."""
+    """Tokenise an episode segment by segment.
+
+    Raises ValueError for an action without tokens, and for a reward that would not be learnt from.
+    """
     pieces = [codec.encode(s.text) for s in episode.segments]
     builder = TokenEpisodeBuilder(rule)
-    for segment, ids in zip(episode.segments, pieces, strict=True):
+    for number, (segment, ids) in enumerate(zip(episode.segments, pieces, strict=True)):
         if segment.is_action:
             builder.add_action(ids, np.zeros(len(ids)), segment.reward, segment.valid)
+        elif segment.reward != 0:
+            raise ValueError(
+                f"segment {number} of an episode of {episode.task} is an observation with a reward of "
+                f"{segment.reward}; a reward belongs to the action that earned it"
+            )
         else:
             builder.add_observation(ids)
     return builder.build(episode.terminated, episode.success)
@@ -125,6 +134,8 @@ class TokenEpisodeBuilder:
     def add_action(self, ids: np.ndarray, logprobs: np.ndarray, reward: float, valid: bool) -> None:
         if len(ids) == 0:
             raise ValueError("an action has no tokens; an action ends in a newline at least")
+        if not math.isfinite(reward):
+            raise ValueError(f"an action has the reward {reward}, which is not a finite number")
         self._context.append(self.context_start(len(ids)))
         self._actions.append((self.bounds[-1], self.bounds[-1] + len(ids)))
         self._rewards.append(reward)

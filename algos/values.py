@@ -140,6 +140,13 @@ def regress_q(
     return loss, metrics
 
 
+def value_at(head: ValueHead, hidden: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """V of the states at `index` [N] of all hidden states [B*T, h]: [N]."""
+    states, rows = different_rows(hidden, index)
+    values: torch.Tensor = head(states)[rows]
+    return values
+
+
 def discounts(batch: PackedBatch, gamma: float, per: Per) -> torch.Tensor:
     """What the value after each action token is multiplied by, [N]: 0 after a terminal one."""
     if per == "token":

@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -29,6 +30,9 @@ class UnicodeText(gymnasium.Space[str]):
 
     def contains(self, x: Any) -> bool:
         return isinstance(x, str)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, UnicodeText)
 
     def sample(self, mask: Any = None, probability: Any = None) -> str:
         length = int(self.np_random.integers(0, 40))
@@ -163,7 +167,8 @@ class TextEnv(gymnasium.Env[str, str], ABC):
         task_id = (options or {}).get("task_id")
         if task_id is None:
             return None
-        if not isinstance(task_id, int) or not 0 <= task_id < self.num_tasks:
+        whole = isinstance(task_id, Integral) and not isinstance(task_id, bool)
+        if not whole or not 0 <= task_id < self.num_tasks:
             raise ValueError(f"task_id: {task_id!r} is not an int in [0, {self.num_tasks})")
         return int(task_id)
 

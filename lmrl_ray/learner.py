@@ -120,7 +120,9 @@ class _Loop:
         scaling.compile_trunks(algorithm, config.model)
         self.algorithm: Algorithm = algorithm
         engine = self.engine
-        self.group = WorkerGroup(config.training.micro_batch_tokens, engine.sum, engine.max, engine.gather)
+        self.group = WorkerGroup(
+            config.training.micro_batch_tokens, engine.sum, engine.max, engine.gather, engine.device
+        )
         self.source = self._source(language_model)
         self._round: dict[str, float] = {}
         self.journal = Journal(job.journal, self.step) if context.rank == 0 else None

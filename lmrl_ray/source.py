@@ -110,6 +110,7 @@ class RolloutSource:
         self._ahead: deque[Future[list[PlayedEpisode]]] = deque()
         self._asked = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
+        self._policies = tempfile.TemporaryDirectory()
 
     def episodes(self, step: int) -> Prepared:
         metrics: dict[str, float] = {}
@@ -128,6 +129,7 @@ class RolloutSource:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._rollouts.close()
+        self._policies.cleanup()  # of rounds that were asked for and are not played any more
 
     def _new_round(self, step: int) -> dict[str, float]:
         if not self._ahead:
@@ -142,7 +144,7 @@ class RolloutSource:
 
     def _ask(self, step: int) -> None:
         """Have a round played with the policy as it is now. Its seeds follow from the step and its number."""
-        folder = Path(tempfile.mkdtemp())
+        folder = Path(tempfile.mkdtemp(dir=self._policies.name))
         self._save_policy(folder)
         seed = episode_seed(episode_seed(self._seed, step), self._asked)
         self._asked += 1

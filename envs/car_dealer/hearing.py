@@ -18,7 +18,10 @@ from envs.car_dealer.lexicon import (
     ASKED_BEFORE,
     ASKED_FOR,
     ASKING,
+    CLAUSE_END,
+    CLAUSE_START,
     CONDITIONAL,
+    CONDITIONS,
     CURRENCY,
     DIFFERENCE_AFTER,
     DIFFERENCE_BEFORE,
@@ -35,13 +38,18 @@ from envs.car_dealer.lexicon import (
     NO_OFFER_BEFORE,
     NUMBER_WORDS,
     NUMBERS,
+    POINTING,
     PRAISE,
     PRICED,
+    REFUSALS,
     SAVINGS,
+    SPEAKER,
     SPLITTING,
     TALK,
     TERM,
+    THE_OFFER,
     THOUSAND,
+    WILLING,
     Role,
 )
 
@@ -138,8 +146,8 @@ class _Listener:
         elif kind == "number":
             self.note_amount(at)
         elif kind == "take":
-            if self._closes(at):
-                self._said.append(role)
+            if self._may_close(at):
+                self._said.append(role if self._closes(at) else Role("topic", "offer"))
         elif kind == "all":
             if not ASKED_FOR.isdisjoint(self._words[at : at + 5]):
                 self._said.append(role)
@@ -217,8 +225,8 @@ class _Listener:
             at -= 1
         return at > self._start and words[at - 1] in NEGATIONS
 
-    def _closes(self, at: int) -> bool:
-        """Whether "deal", "sold" and the like close the deal, rather than praise one or set a condition."""
+    def _may_close(self, at: int) -> bool:
+        """Whether "deal", "sold" and the like speak of closing, rather than praise or set a condition."""
         words = self._words
         if self._provided and words[at] in CONDITIONAL:  # "add $2,000 and it's yours"
             return False
@@ -229,6 +237,37 @@ class _Listener:
         before = at - 2 if at and words[at - 1] == "a" else at - 1
         praised = before >= self._start and words[before] in PRAISE
         return words[at] != "deal" or not (praised or words[at + 1 : at + 2] == ["for"])
+
+    def _closes(self, at: int) -> bool:
+        """Whether a word that may close the deal is sure to do so."""
+        words, word = self._words, self._words[at]
+        start = max((n for n in range(self._start, at) if words[n] in CLAUSE_START), default=self._start)
+        end = next((n for n in range(at + 1, len(words)) if words[n] in CLAUSE_END), len(words))
+        before, after = words[start:at], words[at + 1 : end]
+        if not REFUSALS.isdisjoint(before):
+            return False
+        if "but" in words[end : end + 2]:  # "I accept, but you have to come up a little"
+            return False
+        if not CONDITIONS.isdisjoint(words[self._start : end]):
+            return False
+        if word in {"deal", "yours"}:
+            return after[:1] != ["breaker"]
+        if word == "agree" and words[at + 1 : at + 2] == [","]:  # "I agree, comfort matters"
+            return False
+        return _is_said_by_seller(word, before) and _is_of_the_offer(after)
+
+
+def _is_said_by_seller(word: str, before: list[str]) -> bool:
+    """Whether it is "I accept" rather than "you accept", and "sold" rather than "we sold"."""
+    own = [at for at, other in enumerate(before) if other in SPEAKER]
+    if word not in {"accept", "agree"}:
+        return not own
+    return bool(own) and WILLING.issuperset(before[own[-1] + 1 :])
+
+
+def _is_of_the_offer(after: list[str]) -> bool:
+    """Whether these words after "accept", "sold" and the like speak of the offer, and of nothing else."""
+    return POINTING.issuperset(after) or not THE_OFFER.isdisjoint(after)
 
 
 def _is_asked(before: list[str], after: list[str]) -> bool:

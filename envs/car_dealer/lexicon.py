@@ -99,6 +99,26 @@ NEGATIONS: Final = _set(
 )
 FILLERS: Final = _set("a an the any have has come comes with include includes it want i")
 """Words that may stand between a negation and what it negates."""
+REFUSALS: Final = NEGATIONS | _set(
+    "wouldnt couldnt shouldnt didnt havent hasnt arent aint unable refuse refusing decline hardly far close "
+    "closer afraid than what least lowest minimum most"
+)
+"""Before a closing word in its clause."""
+CONDITIONS: Final = _set("if unless until once provided")
+"""In the sentence of a closing word, up to the end of its clause."""
+CLAUSE_START: Final = _set(", but")
+"""Fewer than end a clause: a negation reaches over "and" and "so"."""
+CLAUSE_END: Final = _set(", . ; ! ? but and so")
+SPEAKER: Final = _set("i ill im ive we well weve")
+WILLING: Final = _set(
+    "am are do will can have be happy glad pleased delighted willing ready able to just gladly happily "
+    "decided go ahead and"
+)
+"""All that may stand between a speaker and "accept" or "agree" in an acceptance."""
+THE_OFFER: Final = _set("offer counter counteroffer price terms deal figure number amount proposal bid")
+"""With one of these after it in its clause a word such as "accept" or "sold" is about the offer."""
+POINTING: Final = _set("that this it to you sir madam")
+"""Or with nothing but these."""
 PRAISE: Final = _set("great good best better special amazing this of what the")
 """Before "deal": the talk is of a bargain, not of closing it."""
 LIST_PRICE: Final = _set("msrp sticker")
@@ -162,7 +182,11 @@ TALK: Final = _set(
 )
 """Small talk and praise: understood, and of no consequence."""
 SPLITTING: Final = (
-    *((mark, "") for mark in "'’`"),
+    ("’", "'"),
+    ("`", "'"),
+    ("we're", "we are"),  # and not "were"
+    ("'", ""),
+    ("why not", "how about"),
     *((mark, " ") for mark in '\n-–—/()[]:"“”*_~|'),
     *((mark, f" {mark} ") for mark in "?!;"),
     ("...", " , "),

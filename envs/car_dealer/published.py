@@ -1,10 +1,11 @@
 """Reader of the car dealer conversations that LMRL-Gym publishes, in both formats that are about.
 
 `train.json` and `eval.json`: a list of conversations, or an object of such lists by personality. A
-conversation has `buyer_info`, `lines` (role Seller or Buyer) and the `output` of the sale. The older
-file of 4,399 conversations has no `output`: its lines (role Dealer or Buyer) may carry a probability
-and a price of purchase, and there is no list price in it. There the last line that carries a
-probability decides, a sale being more likely than not, and the budget stands in for the list price.
+conversation has `buyer_info` with the budget as a number, `lines` (role Seller or Buyer) and, unless it
+was cut off, the `output` of the sale. The older file of 4,399 conversations has a budget such as "30k":
+its lines (role Dealer or Buyer) may carry a probability and a price of purchase, and there is no list
+price in it. There the last line that carries a probability decides, a sale being more likely than not,
+and the budget stands in for the list price.
 """
 
 from __future__ import annotations
@@ -59,19 +60,21 @@ def _records(path: Path, content: Any) -> Iterator[Any]:
 
 def _episode(record: Any, number: int, task: str, mode: RewardMode) -> Episode:
     info, lines = _field(record, "buyer_info", dict), _field(record, "lines", list)
-    if "output" in record:
-        budget = int(_field(info, "budget", _NUMBER, "buyer_info."))
-        decision = _read_output(_field(record, "output", dict))
+    if isinstance(info.get("budget"), str) and "output" not in record:
+        budget = _read_budget(info["budget"])
+        decision: Decision | None = _last_estimate(lines, budget)
     else:
-        budget = _read_budget(info)
-        decision = _last_estimate(lines, budget)
-    segments = _segments(lines, reward_of(decision, budget, mode))
+        budget = int(_field(info, "budget", _NUMBER, "buyer_info."))
+        decision = _read_output(_field(record, "output", dict)) if "output" in record else None
+    segments = _segments(lines, 0.0 if decision is None else reward_of(decision, budget, mode))
+    if decision is None and segments[-1].is_action:
+        del segments[-1]  # what the buyer said to it is not in the file
     return Episode(
         task=task,
         segments=tuple(segments),
-        terminated=True,
+        terminated=decision is not None,
         truncated=False,
-        success=decision.accepted,
+        success=decision is not None and decision.accepted,
         seed=number,
         task_id=_UNKNOWN_TASK,
         simulator="lm",
@@ -88,9 +91,9 @@ def _read_output(output: Mapping[str, Any]) -> Decision:
     return Decision(bought, msrp, price)
 
 
-def _read_budget(info: Mapping[str, Any]) -> int:
+def _read_budget(text: str) -> int:
     """ "30k" or "$30,000" in dollars."""
-    text = _field(info, "budget", str, "buyer_info.").strip().lower()
+    text = text.strip().lower()
     digits = text.lstrip("$").removesuffix("k").replace(",", "")
     if not digits.isdecimal():
         raise ValueError(f"buyer_info.budget: found {text!r}, which is no amount such as '30k'")

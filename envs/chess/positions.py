@@ -60,12 +60,15 @@ def read_positions(path: Path) -> tuple[str, ...]:
 
 
 def parse_positions(lines: Iterable[str], source: str) -> tuple[str, ...]:
-    """One FEN a line, in quotes or not; ValueError names the line that is not a position."""
+    """One FEN a line, in quotes or not, White to move; ValueError names the line that is not such a position."""
     positions = []
     for number, line in enumerate(lines, start=1):
         try:
             text = json.loads(line) if line.startswith('"') else line.strip()
-            positions.append(chess.Board(text).fen())
+            board = chess.Board(text)
         except ValueError as error:
             raise ValueError(f"{source}, line {number}: no FEN position: {error}") from error
+        if board.turn != chess.WHITE or not board.is_valid():
+            raise ValueError(f"{source}, line {number}: no legal position with White to move: {board.fen()}")
+        positions.append(board.fen())
     return tuple(positions)

@@ -59,7 +59,7 @@ def _episode(record: Any, task: str, task_id: int, seed: int) -> Episode:
             raise ValueError(f"step {number}: found {step!r} where an object should be")
         if done:
             raise ValueError(f"step {number}: follows a step that is done")
-        done = _field(step, "done", bool, default=False)
+        done = _done(step)
         segments += _segments(step, done)
     if isinstance(record, list) and not done:
         del segments[-1]  # what came of it is not in the file
@@ -87,6 +87,14 @@ def _segments(step: Mapping[str, Any], done: bool) -> tuple[Segment, Segment]:
     reward = float(_field(step, "reward", (int, float), default=0.0))
     valid = done or reward >= 0  # what costs without ending the game is an illegal move
     return Segment(write_fen(fen), False), Segment(write_san(san), True, reward, valid)
+
+
+def _done(step: Mapping[str, Any]) -> bool:
+    """LMRL-Gym's environment says 1 where White mates and 0 after an illegal move, else true or false."""
+    done = step.get("done", False)
+    if done not in (0, 1):
+        raise ValueError(f"done: found {done!r} where true or false should be")
+    return bool(done)
 
 
 def _field(step: Mapping[str, Any], name: str, kind: Any, default: Any = None) -> Any:

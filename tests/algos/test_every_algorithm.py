@@ -13,10 +13,10 @@ LATEST = ContextRule(window=1, max_tokens=256, reserve=8)
 SETTINGS = {
     "filtered-bc": {"fraction": 1.0},
     "online-filtered-bc": {"fraction": 1.0},
-    "mc": {"cql_weight": 0.1},
+    "mc": {"cql_weight": 0.1, "bootstrap": True},
     "ilql": {"cql_weight": 0.1},
     "ppo": {"value_clip": 0.2, "bc_weight": 0.5},
-    "archer": {"actor_after": 0},
+    "archer": {"actor_after": 0, "clip": 0.2},
 }
 
 
@@ -100,6 +100,10 @@ def test_a_batch_without_actions_has_the_loss_zero_and_touches_every_parameter(a
         if parameter.requires_grad:
             assert parameter.grad is not None, name
             assert bool((parameter.grad == 0).all())
+
+
+def test_a_worker_may_have_no_episodes(algorithm):
+    assert algorithm.prepare([], WorkerGroup()).episodes == []
 
 
 def test_its_configuration_refuses_unknown_keys(algorithm):

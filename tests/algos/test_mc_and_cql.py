@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_games import SEEN, STITCH, Stitch, requests_of, returns
 from support import fit, tiny_language_model
-from test_ilql import STITCHING, A, B, C, D, OneHot, descend, game, one_batch, table_q, zeros
+from test_ilql import STITCHING, A, B, C, D, OneHot, descend, game, one_batch, table_q, table_v, zeros
 
 from algos.base import WorkerGroup
 from algos.batch import pack
@@ -22,7 +22,8 @@ START = tiny_language_model(["move left\n"])
 
 def monte_carlo(**config):
     algorithm = MonteCarlo(MCConfig(**config), START)
-    algorithm.values = ValueHeads(OneHot(), [table_q(zeros())], None)
+    v = table_v(torch.zeros(8)) if algorithm.config.bootstrap else None
+    algorithm.values = ValueHeads(OneHot(), [table_q(zeros())], v)
     return algorithm
 
 
@@ -72,6 +73,36 @@ def test_the_discount_counts_tokens_or_turns(discount, first):
 def test_the_terminal_reward_counts_once():  # T15: 1.99 where the last transition stands twice
     found = monte_carlo(gamma=0.99).prepare([game((0, [4], 1))], WorkerGroup()).episodes[0]
     assert found.extras["returns"].tolist() == [0, 1, 0]
+
+
+def test_an_episode_that_was_cut_short_goes_on_with_the_value_of_where_it_was_cut():  # T15: 1.495
+    algorithm = monte_carlo(gamma=0.99, bootstrap=True)
+    with torch.no_grad():
+        algorithm.values.v.net.weight[0, 7] = 0.5
+    cut, over = (game((0, [4], 0), (1, [5], 1), last=7, terminated=t) for t in (False, True))
+    found = algorithm.prepare([over, cut], WorkerGroup()).episodes
+    assert [e.extras["returns"][e.is_action].tolist() for e in found] == [
+        pytest.approx([0.99, 1.0]),
+        pytest.approx([0.99 * 1.495, 1.495]),
+    ]
+
+
+def test_cut_walks_are_worth_what_the_whole_ones_show():
+    """State 2 is one move from the goal (-1), and half of the walks that lead there are cut on arrival."""
+    walk = [(0, [4], -1), (1, [5], -1), (2, [6], -1)]
+    walks = [
+        game(*walk),
+        game(*walk[:2], last=2, terminated=False),
+        game(*walk[:1], last=1, terminated=False),
+    ]
+    q = []
+    for bootstrap in (False, True):
+        algorithm = monte_carlo(gamma=1.0, bootstrap=bootstrap)
+        for _ in range(40):
+            learnt(algorithm, walks, steps=5)
+        q.append(heads_of(algorithm)[0].weight.detach().T[[0, 1, 2], [4, 5, 6]].tolist())
+    assert q[0] == pytest.approx([-2.0, -1.5, -1.0], abs=0.01)
+    assert q[1] == pytest.approx([-3.0, -2.0, -1.0], abs=0.01)
 
 
 def test_the_loss_of_monte_carlo_returns_has_its_hand_computed_value():  # T6

@@ -149,6 +149,19 @@ def test_an_action_without_tokens_is_an_error():
         encode_episode(episode_of(("Go:\n", False), ("", True, 0.0)), BYTES, ALL)
 
 
+@pytest.mark.parametrize(
+    ("earned", "said", "message"),
+    [
+        (0.0, 1.0, "segment 2 of an episode of .* is an observation with a reward of 1.0"),
+        (float("nan"), 0.0, "an action has the reward nan"),
+    ],
+)
+def test_a_reward_that_could_not_be_learnt_from_is_an_error(earned, said, message):
+    episode = episode_of(("red\n", False), ("stop\n", True, earned), ("over\n", False, said))
+    with pytest.raises(ValueError, match=message):
+        encode_episode(episode, BYTES, ALL)
+
+
 def test_an_episode_without_actions_has_the_context_of_its_first_action():
     assert built([(4, False, 0, True)], terminated=False).context.tolist() == [0]
 

@@ -173,6 +173,13 @@ def test_a_condition_does_not_take_the_counter_offer(line):
     assert not say(env, line)[2]
 
 
+def test_a_polite_refusal_does_not_take_the_counter_offer():
+    env, buyer = start()
+    sell(env, buyer.wish, [buyer.reservation])
+    _, _, terminated, _, info = say(env, "I'm sorry, but I'm not able to accept that offer.\n")
+    assert (terminated, info["valid"]) == (False, True)
+
+
 def test_an_amount_that_no_car_costs_is_not_taken_for_a_price_however_it_is_put():
     env, buyer = start()
     _, _, terminated, _, info = say(env, offer(buyer.wish, LEAST_PRICE - 1))

@@ -65,6 +65,108 @@ def test_a_line_that_a_person_wrote_is_understood(line):
             assert found is value
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "We're asking $32,000.",
+        "We\u2019re asking $32,000.",
+        "We're at $32,000 now.",
+        "Why not $32,000?",
+        "Why not make it $32,000?",
+    ],
+)
+def test_a_price_is_understood_after_a_contraction_and_why_not(text):
+    assert hear(text).prices == {32_000}
+
+
+@pytest.mark.parametrize("text", ["They were $32,000.", "It's not $32,000.", "We're $2,000 apart."])
+def test_an_amount_that_was_or_is_not_asked_is_no_price(text):
+    assert not hear(text).prices
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm sorry, but I'm not able to accept that offer.",
+        "I won't be able to accept that. It lists for more.",
+        "I don't think we can agree on that price.",
+        "I don't think we have a deal.",
+        "I'm unable to accept that.",
+        "I refuse to accept that.",
+        "I must decline to accept your offer.",
+        "I can't in good conscience accept that.",
+        "I can't, in good conscience, accept that.",
+        "I wouldn't accept that price.",
+        "I couldn't possibly agree to that.",
+        "I wish I could accept that.",
+        "I'd love to accept your offer, but it lists for more.",
+        "I would be happy to accept that. It lists for more, though.",
+        "I accept, but you have to come up a little.",
+        "It's a deal if you come up a little.",
+        "I find that hard to accept.",
+        "That's too low for me to accept.",
+        "That's lower than I can accept.",
+        "I'm afraid that's below what I can accept.",
+        "That's a deal breaker.",
+        "We're far from a deal.",
+        "We haven't got a deal.",
+    ],
+)
+def test_a_refusal_closes_no_deal(text):
+    heard = hear(text)
+    assert (heard.takes, heard.understood) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I agree, comfort matters.",
+        "I agree that comfort matters.",
+        "I agree with you.",
+        "We agreed that comfort matters.",
+        "Let's agree on a price.",
+        "We accept trade-ins.",
+        "We accept all major credit cards.",
+        "Please accept my apologies.",
+        "I hope you accept.",
+        "If you accept that, the car is yours.",
+        "We've sold many of these.",
+        "The other one was sold to my cousin.",
+        "We sold it last week.",
+        "I've done this for years.",
+    ],
+)
+def test_talk_of_deals_and_sales_closes_none(text):
+    assert hear(text).takes is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I accept.",
+        "I accept, thank you.",
+        "We accept your generous offer.",
+        "I'm happy to accept that price.",
+        "I can't go lower, but I can accept that.",
+        "No problem, it's a deal.",
+        "I guess I'll go ahead and agree to that.",
+        "I agree.",
+        "Agreed, the car is yours.",
+        "Consider it sold!",
+        "Done!",
+        "You won't regret it, the Lexus is yours.",
+    ],
+)
+def test_an_acceptance_closes_the_deal(text):
+    assert hear(text).takes is True
+
+
+@pytest.mark.parametrize("text", ["Would you accept that?", "Can we agree on that?", "Do we have a deal?"])
+def test_a_question_about_a_deal_asks_for_an_offer(text):
+    heard = hear(text)
+    assert (heard.takes, heard.topics) == (False, {"offer"})
+
+
 @given(st.text(max_size=700))
 def test_any_text_can_be_heard(text):
     hear(text)

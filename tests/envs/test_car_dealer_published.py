@@ -34,6 +34,29 @@ def test_the_older_published_format_is_decided_by_the_last_estimate():
     assert revenue.total_return == 24.0
 
 
+@pytest.mark.parametrize("reward", ["fancy", "revenue"])
+def test_a_conversation_without_its_output_was_cut_off(tmp_path, reward):
+    records = json.loads((FIXTURES / "train.json").read_text())
+    for record in records:
+        del record["output"]
+    path = tmp_path / "unfinished.json"
+    path.write_text(json.dumps(records))
+    finished = list(read_published(FIXTURES / "train.json"))
+    for whole, cut in zip(finished, read_published(path, reward=reward), strict=True):
+        assert (cut.terminated, cut.truncated, cut.success, cut.total_return) == (False, False, False, 0.0)
+        last = len(whole.segments) - whole.segments[-1].is_action
+        assert [s.text for s in cut.segments] == [s.text for s in whole.segments[:last]]
+
+
+@pytest.mark.parametrize(("budget", "found"), [("much", "'much'"), (None, "None"), (True, "True")])
+def test_a_record_in_neither_format_is_named_by_its_budget(tmp_path, budget, found):
+    path = tmp_path / "bad.json"
+    lines = [{"role": "Seller", "text": "Hello."}]
+    path.write_text(json.dumps([{"buyer_info": {"budget": budget}, "lines": lines}]))
+    with pytest.raises(ValueError, match=rf"conversation 1: buyer_info\.budget: found {found}"):
+        next(read_published(path))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -42,7 +65,8 @@ def test_the_older_published_format_is_decided_by_the_last_estimate():
         (lambda r: r["lines"][1].pop("text"), r"lines\[1\]\.text: found None"),
         (lambda r: r.update(lines=[]), "the seller says nothing"),
         (lambda r: r["buyer_info"].update(budget=True), r"buyer_info\.budget: found True"),
-        (lambda r: r.pop("output"), r"buyer_info\.budget: found 70000"),
+        (lambda r: r["buyer_info"].update(budget="70k"), r"buyer_info\.budget: found '70k'"),
+        (lambda r: r.update(output=None), "output: found None"),
         (lambda r: r.pop("buyer_info"), "buyer_info: found None; fields are lines, output"),
     ],
 )

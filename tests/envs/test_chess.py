@@ -247,6 +247,13 @@ def test_published_steps_become_episodes_of_one_action():
     assert (mate.success, mate.terminated, mate.task) == (True, True, "chess-endgames")
 
 
+@pytest.mark.parametrize(("done", "terminated"), [("1", True), ("0", False), ("true", True)])
+def test_a_published_step_is_done_in_the_environment_s_numbers_too(tmp_path, done, terminated):
+    path = tmp_path / "train.jsonl"
+    path.write_text(f'{{"state": "{chess.STARTING_FEN}", "action": "e4", "reward": 1, "done": {done}}}\n')
+    assert next(read_published(path)).terminated is terminated
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -258,6 +265,7 @@ def test_published_steps_become_episodes_of_one_action():
         ('{"from_state": "8/8/8/8/8/8/8/8 w - - 0 1"}', "action: found None"),
         ('{"state": "8/8/8/8/8/8/8/8 w - - 0 1", "action": " \\n"}', "action: found an empty"),
         ('{"state": "8/8 w - - 0 1", "action": "a", "reward": "x"}', "reward: found 'x'"),
+        ('{"state": "8/8 w - - 0 1", "action": "a", "done": 2}', "done: found 2"),
     ],
 )
 def test_a_bad_published_line_names_the_line_and_the_field(tmp_path, line, message):

@@ -145,6 +145,14 @@ def test_the_published_test_positions_can_be_used_instead(tmp_path):
         EndgamesEnv(test_positions=path)
 
 
+@pytest.mark.parametrize("fen", ["8/8/8/8/8/8/8/KQk5 b - - 0 1", "8/8/8/8/8/8/8/KQ6 w - - 0 1"])
+def test_a_test_position_is_a_legal_one_with_white_to_move(tmp_path, fen):
+    path = tmp_path / "test_positions.jsonl"
+    path.write_text(f"{json.dumps(fen)}\n" * 645)
+    with pytest.raises(ValueError, match="line 1: no legal position with White to move"):
+        EndgamesEnv(test_positions=path)
+
+
 # Policies
 
 

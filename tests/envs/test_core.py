@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 import sys
 
+import gymnasium
 import numpy as np
 import pytest
 from hypothesis import given
@@ -126,10 +127,22 @@ def test_an_unknown_reset_option_is_named():
         make("maze-fo").reset(options={"start": 3})
 
 
-@pytest.mark.parametrize("task_id", [-1, 25])
-def test_a_task_id_out_of_range_is_named(task_id):
+@pytest.mark.parametrize("task_id", [-1, 25, True, 1.0])
+def test_what_is_no_task_id_is_named(task_id):
     with pytest.raises(ValueError, match=rf"task_id: {task_id} is not an int in \[0, 25\)"):
         make("maze-fo").reset(options={"task_id": task_id})
+
+
+def test_a_task_id_may_be_numpy_s():
+    assert make("maze-fo").reset(options={"task_id": np.int64(3)})[1]["task_id"] == 3
+
+
+def test_gymnasium_s_vector_environment_plays_several_at_a_time():
+    games = gymnasium.vector.SyncVectorEnv([lambda: make("maze-fo")] * 2)
+    here, _ = games.reset(seed=5)
+    alone, _ = make("maze-fo").reset(seed=6)
+    assert here[1] == alone
+    assert games.step(["move up\n", "nonsense\n"])[1].tolist() == [-1.0, -4.0]
 
 
 def test_resets_without_a_seed_go_on_drawing():

@@ -18,6 +18,10 @@ ENV = {"layout": "umaze"}
 STEPS = 8
 EVERY = 2
 """Steps between checkpoints."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "ilql": {"cql_weight": 0.1, "polyak": 0.3},
+    "mc": {"bootstrap": True},
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def config_of(material: Material, algo: str, **sections: Any) -> RunConfig:
         "env": ENV,
         "data": str(material.data),
         "init": str(material.start),
-        "algorithm": {"cql_weight": 0.1, "polyak": 0.3} if algo == "ilql" else {},
+        "algorithm": SETTINGS.get(algo, {}),
         "optimizer": {"engine": "torch", "lr": 3e-3, "warmup_steps": 3, "schedule": "cosine"},
         "training": {
             "steps": STEPS,

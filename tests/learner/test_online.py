@@ -184,6 +184,17 @@ def test_the_next_round_is_played_while_the_last_one_is_learnt_from(material, tm
     assert learn_here(job, LocalContext(job.checkpoints, keep=10, on_metrics=after_step)) == STEPS
 
 
+def test_no_policy_of_a_round_that_was_not_played_is_left_behind(material, tmp_path, recorded, monkeypatch):
+    recorded()
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    over = {**ONLINE, "online": {**ONLINE["online"], "max_staleness": 3}, "resources": {"rollout_actors": 1}}
+    job = job_of(material, config_of(material, "ppo", **over), tmp_path / "run")
+    assert learn_here(job) == STEPS
+    assert list(temporary.iterdir()) == []
+
+
 def test_rounds_ahead_without_actors_are_refused(material):
     with pytest.raises(ConfigError, match=r"online\.max_staleness: 1 .*rollout_actors"):
         config_of(material, "ppo", online={"max_staleness": 1})

@@ -81,6 +81,7 @@ def undisturbed(material, tmp_path, finished_runs):
         ("bc", "zero-2"),
         ("filtered-bc", "torch"),
         ("mc", "torch"),
+        ("mc", "zero-3"),
         ("cql", "torch"),
         ("ilql", "torch"),
         ("ilql", "zero-0"),
