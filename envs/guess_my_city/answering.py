@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
+from typing import get_args
 
 from envs.answering import OtherSide, Request, TextModel, Turn
 from envs.core import Episode
 from envs.guess_my_city.facts import load_cities
 from envs.guess_my_city.parser import parse
-from envs.guess_my_city.phrasing import CANT_SAY
+from envs.guess_my_city.phrasing import CANT_SAY, Split
 from envs.guess_my_city.simulator import KnowledgeBase
 
 INSTRUCTION = f"""\
@@ -20,6 +22,11 @@ Someone must find out which city you are from. Answer the question about it trut
 Never say the city's name or another name of it. Where the question has no clear answer, or is no question,
 reply with exactly: {CANT_SAY}"""
 MAX_TOKENS = 48
+_KNOWLEDGE = tuple(
+    KnowledgeBase(split=split, reveal_country=reveal, open_answers=told)
+    for split, reveal, told in product(get_args(Split), (True, False), (True, False))
+)
+"""The built-in simulator with all its arguments: a turn does not say which answered."""
 _LONGEST_QUESTION = 300
 """Characters that are shown to a model."""
 
@@ -74,9 +81,12 @@ def turns(episode: Episode) -> Iterator[Turn]:
 
 
 def agrees(city_id: int, turn: Turn, answer: str) -> bool:
-    """Whether it is what was said, or another wording of it."""
-    wordings = KnowledgeBase().sentences(city_id, parse(turn.said)).all()
-    return answer.strip() in {turn.answer.strip(), *wordings}
+    """Whether it is what was said, or another wording of it by the same knowledge base.
+
+    Which one that was is told by what it said: two of them have all wordings of an answer in common, or none.
+    """
+    query, both = parse(turn.said), {turn.answer.strip(), answer.strip()}
+    return len(both) == 1 or any(both.issubset(kb.sentences(city_id, query).all()) for kb in _KNOWLEDGE)
 
 
 SIDE = OtherSide(

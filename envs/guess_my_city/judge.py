@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 from envs.guess_my_city.facts import City, load_cities
@@ -69,7 +70,29 @@ PARTS_OF_SEAS = {
 
 def judge(city: City, query: Query) -> Verdict:
     """Is what the query asks true of the city?"""
+    verdict = _judge(city, query)
+    if not query.places or verdict is False or (verdict is None and query.topic not in _DEBATED):
+        return verdict
+    placed = _placed(city, query)
+    return placed if verdict or placed is False else None
+
+
+_DEBATED = ("capital", "metro")
+"""Topics where None is a matter of debate, and a false place decides; elsewhere it may be a misreading."""
+
+
+def _judge(city: City, query: Query) -> Verdict:
     return _JUDGES.get(query.topic, _unknown)(city, query)
+
+
+def _placed(city: City, query: Query) -> Verdict:
+    """Whether the city is in the places too; one that may be of something else proves nothing against it."""
+    verdicts = [
+        _judge(city, replace(query, topic=topic, asked=values, places=())) for topic, values in query.places
+    ]
+    if False in verdicts:
+        return False if query.located else None
+    return None if None in verdicts else True
 
 
 def _unknown(city: City, query: Query) -> Verdict:
@@ -97,12 +120,6 @@ def _place(city: City, query: Query) -> Verdict:
 
 def _group(city: City, query: Query) -> Verdict:
     return any(city.country in GROUPS[name] or city.name in GROUPS[name] for name in query.asked)
-
-
-def _capital(city: City, query: Query) -> Verdict:
-    if query.asked and city.country not in query.asked:
-        return False
-    return city.capital
 
 
 def _hemisphere(city: City, query: Query) -> Verdict:
@@ -197,7 +214,9 @@ def _island(city: City, query: Query) -> Verdict:
     mine = folded(city.island)
     if query.asked:
         return any(folded(name) in mine for name in query.asked)
-    if "island of " in query.text:
+    if "main island" in query.text:
+        return None
+    if "island of " in query.text and not query.places:
         return bool(mine) and query.text.partition("island of ")[2].split(" ")[0] in mine
     return bool(mine)
 
@@ -383,9 +402,15 @@ def _compare(city: City, query: Query) -> Verdict:
 
 
 def _neighbours(city: City, query: Query) -> Verdict:
-    if "coast" in query.text or "sea" in query.text.split(" "):
+    if _OF_THE_CITY.search(query.text):
         return None
     return _among(lambda c: c.neighbours)(city, query)
+
+
+_OF_THE_CITY = re.compile(  # how the city itself lies, of which its country's neighbours say nothing
+    r"coast|\b(?:sea|near|close to)\b|\b(?:on|at|along|by|from|around|within)(?: \w+){0,3} border\b|"
+    r"\bborder (?:city|town)|(?:city|town) (?:(?:that|which|shares?|has|have|an?) )*border"
+)
 
 
 _JUDGES: dict[str, Callable[[City, Query], Verdict]] = {
@@ -399,7 +424,7 @@ _JUDGES: dict[str, Callable[[City, Query], Verdict]] = {
     "country": _place,
     "group": _group,
     "neighbours": _neighbours,
-    "capital": _capital,
+    "capital": lambda city, query: city.capital,
     "hemisphere": _hemisphere,
     "time": _time,
     "language": _among(lambda city: city.languages),

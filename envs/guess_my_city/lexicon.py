@@ -53,21 +53,26 @@ def fold(text: str) -> str:
 
 
 def find(text: str) -> dict[str, list[str | None]]:
-    """What the folded text speaks of: values by topic; at each place the longest phrase counts."""
-    phrases, reach = _lexicon()
-    words = text.split(" ")
+    """What the folded text speaks of: values by topic."""
     found: dict[str, list[str | None]] = {}
+    for _, meanings in phrases(text):
+        for topic, value in meanings:
+            found.setdefault(topic, []).append(value)
+    return found
+
+
+def phrases(text: str) -> Iterator[tuple[str, list[Meaning]]]:
+    """The folded text, phrase by phrase: at each place the longest that means something, or a word."""
+    known, reach = _lexicon()
+    words = text.split(" ")
     start = 0
     while start < len(words):
-        for stop in range(min(len(words), start + reach.get(words[start], 0)), start, -1):
-            meanings = phrases.get(" ".join(words[start:stop]))
-            if meanings:
-                for topic, value in meanings:
-                    found.setdefault(topic, []).append(value)
-                start = stop - 1
+        for stop in range(min(len(words), start + reach.get(words[start], 1)), start, -1):
+            phrase = " ".join(words[start:stop])
+            if phrase in known or stop == start + 1:
+                yield phrase, known.get(phrase, [])
+                start = stop
                 break
-        start += 1
-    return found
 
 
 @cache

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from envs.guess_my_city.lexicon import find, fold
+from envs.guess_my_city.lexicon import find, fold, phrases
 from envs.guess_my_city.vocabulary import CUES
 
 MAX_CHARACTERS = 300
@@ -22,14 +22,21 @@ PRECEDENCE = tuple(topic for topic in CUES if topic != "country")
 PRECEDENCE = (*PRECEDENCE[: PRECEDENCE.index("region")], "group", "country", "region", "continent", "known")
 _RELATIONS = ("distance", "bearing", "compare", "near")
 """Topics that need another city: "how far is it from Rome?"."""
-_CONJUNCTIVE = ("capital", "neighbours", "hemisphere", "climate", "known")
+_CONJUNCTIVE = ("neighbours", "hemisphere", "climate", "known")
 """Topics where a yes/no question may name several values and stay one."""
 _NOT_A_FAME = ("era", "population", "language", "religion", "capital", "group", "country", "region",
                "continent", "hemisphere", "altitude")  # fmt: skip
 """What "known for its ancient temples of Asia" is not about."""
 _PLACES = ("group", "country", "region", "continent")
+_TRAITS = ("language", "religion", "hemisphere", "sea", "river", "lake", "island")
+"""What else tells where a city is: "the capital of a Muslim country", "a port on the Pacific"."""
+_MARKS = dict.fromkeys(_PLACES, "PLACE") | {topic: topic.upper() for topic in _TRAITS}
+_SAY_LITTLE = ("neighbours", "language", "currency", "drives")
+"""Topics that every city has, so that "Is your language spoken in Africa?" turns on the place alone."""
 
 Problem = Literal["", "cities", "questions"]
+Places = tuple[tuple[str, tuple[str, ...]], ...]
+"""Topics with values; those of one entry are alternatives."""
 
 _SECOND_QUESTION = re.compile(
     r"\band (?:(?:is|are|does|do|did|has|have|can) (?:it|you|your|the|there|people)|"
@@ -55,6 +62,29 @@ _BYGONE = re.compile(
     r"(?:was|ever|been)\b.*\bcapital)\b"
 )
 """The tables know what a city is, not what it was."""
+_PAST = re.compile(r"\b(?:was|were|did|had|been)\b(?!.*\b(?:soviet|ussr)\b)")
+_POWER = re.compile(
+    r"\b(?:coloni\w+|colony|rule[ds]?|ruling|empires?|independen\w+|occup\w+|conquer\w*|invad\w+|annex\w+|"
+    r"liberat\w+|protectorate|dominion|commonwealth|wars?|fought)\b"
+)
+"""With a place: who had power over whom."""
+_ELSEWHERE = re.compile(
+    r"\b(?:by|with|against|than|(?:un)?like|as|same|near|opposite|(?:next|close|closer|similar) to|"
+    r"(?:far|away|across) from)"
+    r"(?: (?:the|an?|any|some|most|all|other|another|in|of|to|as|cit\w+|countr\w+))* PLACE\b"
+)
+"""In an outline: the place is not said to be the city's."""
+_SEAT = (
+    r"(?:(?:capital|town|nation|republic|state|port|island|coast|continent)s?|cit(?:y|ies)|countr(?:y|ies)|"
+    r"metropolis|megacity)\b"
+)
+_SEAT_FOLLOWS = re.compile(rf" (?:(?:capital|coastal|port|island|major|big|large|ancient) )?{_SEAT}")
+_LOCATED = re.compile(
+    rf"\b(?:(?<!spoken )(?<!used )(?:in|within|on)|{_SEAT} of)(?: (?:the|an?|your))?(?: \w+)? [A-Z]+\b"
+    r"(?: (?:or|of)(?: in)? [A-Z]+\b)*|"
+    rf"\b[A-Z]+(?: speaking)?{_SEAT_FOLLOWS.pattern}|\bspeaks? [A-Z]+\b|\b[A-Z]+ is spoken\b"
+)
+"""In an outline: a place that is certainly the city's, unlike those of "US dollars" and "a Jewish museum"."""
 _MEASURED = ("population", "altitude", "era", "olympics", "time", "distance", "near")
 """Topics of which `judge` compares a number."""
 _NOT_ONE_LIMIT = re.compile(r"\b(?:between|up to|density|per|country|nation|province)\b")
@@ -68,7 +98,7 @@ _PROPER_NAME = re.compile(
 )
 _PART_OF = re.compile(
     r"\b(?:north|south|east|west)\w*ern\b|\bcentral (?!african)|\b(?:north|south|east|west|region) of\b|"
-    r"\b(?:north|south|east|west) (?:java|luzon|honshu|coast)"
+    r"\b(?:north|south|east|west) (?:java|luzon|honshu|coast|PLACE)"
 )
 _NUMBER = re.compile(
     r"\b(?:(\d+(?:\.\d+)?)|(half a|an?|one|two|three|four|five|six|seven|eight|nine|ten|fifteen|"
@@ -94,6 +124,10 @@ class Query:
     """What it is about; "guess" for a bare name, "" where it was not understood."""
     asked: tuple[str, ...] = ()
     """The values that it names, e.g. ("Spanish",)."""
+    places: Places = ()
+    """What it names beside its topic of where the city is."""
+    located: bool = True
+    """The places are certainly those of the city, rather than of something in it."""
     open: bool = False
     """It wants to be told, rather than a yes or a no."""
     city: int | None = None
@@ -117,7 +151,7 @@ def parse(question: str) -> Query:
 def _parse(question: str) -> Query:
     asking = _PREAMBLE.sub("", question.rstrip(), count=1)
     text = fold(asking)
-    found = find(text)
+    found, outline = _read(text)
     everywhere = found if asking == question else find(fold(question))
     cities = sorted({int(value) for value in everywhere.get("city", ()) if value is not None})
     found.pop("city", None)
@@ -125,27 +159,49 @@ def _parse(question: str) -> Query:
         return Query("", problem="cities")
     if _several_questions(question, text) or len(found.keys() - {*_PLACES, "near"}) > MAX_TOPICS:
         return Query("", problem="questions")
-    query = _query(text, found, cities[0] if cities else None)
-    return replace(query, topic="") if _too_fine(query, asking) or _undecided(query) else query
+    query = _query(text, outline, found, cities[0] if cities else None)
+    unread = _too_fine(query, asking, outline) or _undecided(query) or _elsewhere(query, outline)
+    return replace(query, topic="") if unread else query
 
 
-def _query(text: str, found: dict[str, list[str | None]], city: int | None) -> Query:
-    if "country" in found and None not in found.get("language", [None]):
-        del found["language"]  # "Is it a Russian city?": nothing says that a language is meant
+def _read(text: str) -> tuple[dict[str, list[str | None]], str]:
+    """What the text speaks of, and its outline: what tells where a city is stands there as "PLACE" ..."""
+    parts = list(phrases(text))
+    spoken = any(("language", None) in meanings for _, meanings in parts)
+    found: dict[str, list[str | None]] = {}
+    outline, rest, after_city = [], text, False
+    for phrase, meanings in parts:
+        rest = rest[len(phrase) :]
+        topics = {topic for topic, _ in meanings}
+        if {"language", "country"} <= topics:  # "a Russian city", or "Russian is spoken"
+            topics.remove("country" if spoken and not _SEAT_FOLLOWS.match(rest) else "language")
+        if after_city and "city" not in topics:  # "Paris, France" is one place
+            topics.difference_update(_PLACES)
+        meant = [(topic, value) for topic, value in meanings if topic in topics]
+        for topic, value in meant:
+            found.setdefault(topic, []).append(value)
+        outline.append(next((_MARKS[topic] for topic, value in meant if value and topic in _MARKS), phrase))
+        rest, after_city = rest[1:], "city" in topics
+    return found, " ".join(outline)
+
+
+def _query(text: str, outline: str, found: dict[str, list[str | None]], city: int | None) -> Query:
     auxiliary = _AUXILIARY.match(text) is not None
     asks_back = not auxiliary and _WH_WORD.search(text) is not None
     is_open = asks_back or _REQUEST.search(text) is not None
     asked = {topic: tuple(v for v in values if v is not None) for topic, values in found.items()}
     topic = _topic(asked, city, is_open)
     values = tuple(dict.fromkeys(asked.get(topic, ())))
-    countries = tuple(dict.fromkeys(asked.get("country", ())))
-    if topic in ("capital", "neighbours"):
-        values = countries
+    if topic == "neighbours":
+        values = tuple(dict.fromkeys(asked.pop("country", ())))
+    places = _places(asked, topic, " or " in text)
     several = len(values) > 1 and topic not in _CONJUNCTIVE
     compared = _SEA_LEVEL.sub("", text)
     return Query(
         topic=topic,
         asked=values,
+        places=places,
+        located=city is None and _is_located(places, outline),
         open=is_open or several or _NEGATION.search(text) is not None,
         city=city,
         number=next(iter(_numbers(text)), None),
@@ -167,10 +223,41 @@ def _topic(asked: dict[str, tuple[str, ...]], city: int | None, is_open: bool) -
     return topics[0] if topics else ""
 
 
-def _too_fine(query: Query, question: str) -> bool:
+def _places(asked: dict[str, tuple[str, ...]], topic: str, either: bool) -> Places:
+    """What tells where the city is, beside the topic; `either`: the values of a topic are alternatives."""
+    beside = [
+        (other, tuple(dict.fromkeys(asked[other]))) for other in _MARKS if asked.get(other) and other != topic
+    ]
+    return tuple(beside if either else ((other, (value,)) for other, values in beside for value in values))
+
+
+def _is_located(places: Places, outline: str) -> bool:
+    marks = {_MARKS[topic] for topic, _ in places}
+    return marks.isdisjoint(_LOCATED.sub("", outline).split(" "))
+
+
+def _elsewhere(query: Query, outline: str) -> bool:
+    """Whether a place that it names is not said to be where the city is."""
+    if query.open or query.topic == "guess":
+        return False
+    if query.places and not query.asked and query.topic in _SAY_LITTLE:
+        return True
+    if query.places and " or " in outline and all(len(v) < 2 for _, v in (*query.places, ("", query.asked))):
+        return True  # "in Japan or on the coast"
+    if "PLACE" not in outline:
+        return False
+    past = query.topic in _PLACES and _PAST.search(query.text) is not None
+    beside = query.topic != "neighbours" and _ELSEWHERE.search(outline) is not None
+    return past or beside or _POWER.search(query.text) is not None
+
+
+def _too_fine(query: Query, question: str, outline: str) -> bool:
     """Whether it asks for more than the tables have: "northern Italy", "the Inle Lake"."""
+    part = not query.open and query.city is None and _PART_OF.search(outline) is not None
     if query.topic in ("country", "island") or (query.topic == "sea" and not query.asked):
-        return not query.open and _PART_OF.search(query.text) is not None
+        return part
+    if part and "PLACE" in outline:
+        return True
     waters = query.topic in ("river", "lake", "sea", "beach", "island", "terrain", "landmark")
     return waters and not query.asked and _PROPER_NAME.search(question) is not None
 

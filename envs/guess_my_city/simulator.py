@@ -128,7 +128,8 @@ def _yes_no(city: City, query: Query, split: Split, bare: bool) -> Sentences:
     if verdict is None:
         return _UNANSWERED
     value = None if bare or query.topic in _BARE else _told(city, query)
-    if value is not None and (verdict or not value):
+    # Where "inland" is denied it is for a place beside it: that it lies inland would be no reason.
+    if value is not None and (verdict or not (value or "inland" in query.asked)):
         frames: Wordings = phrasing.YES if verdict else phrasing.NO
         return Sentences(frames[split], _clauses(query, value, split))
     return Sentences((phrasing.BARE_YES if verdict else phrasing.BARE_NO)[split])

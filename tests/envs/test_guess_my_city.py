@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs.answering import Turn
 from envs.conformance import check_env
 from envs.core import ScriptedPolicy
 from envs.guess_my_city import phrasing
+from envs.guess_my_city.answering import agrees
 from envs.guess_my_city.behaviour import Behaviour, Expert, Random
 from envs.guess_my_city.env import FIRST_OBSERVATION, GuessMyCityEnv
 from envs.guess_my_city.facts import load_cities
@@ -29,6 +31,12 @@ FIXTURES = Path(__file__).parents[1] / "fixtures" / "guess_my_city"
 CITIES = load_cities()
 IDS = {city.name: i for i, city in enumerate(CITIES)}
 TASK = get_task("guess-my-city")
+ARGUMENTS = [
+    {"split": split, "reveal_country": reveal, "open_answers": told}
+    for split in ("train", "held-out")
+    for reveal in (True, False)
+    for told in (True, False)
+]
 NAMES = st.sampled_from([(i, name) for i, city in enumerate(CITIES) for name in city.names])
 
 
@@ -213,6 +221,164 @@ def test_ranges_counts_and_the_past_get_an_honest_cant_say(question):
     assert answers == {phrasing.CANT_SAY}
 
 
+def verdict(city_id: int, question: str) -> bool | None:
+    """Yes, no, or None for "I can't say."."""
+    answer = KnowledgeBase().answer(city_id, question)
+    assert answer == phrasing.CANT_SAY or answer.startswith(("Yes", "No")), (question, answer)
+    return None if answer == phrasing.CANT_SAY else answer.startswith("Yes")
+
+
+PLACES = {
+    **dict.fromkeys(("Africa", "Asia", "Europe", "South America"), ("Is it in {}?", "in {}")),
+    "Oceania": ("Is it in {}?", "in a country of {}"),
+    "the Middle East": ("Is it in {}?", "in {}"),
+    "Western Europe": ("Is it in {}?", "in {}"),
+    "Spain": ("Is it in {}?", "in {}"),
+    "the United States": ("Is it in {}?", "in {}"),
+    "Latin America": ("Is it in {}?", "in {}"),
+    "Asian": ("Is it an {} city?", "in an {} country"),
+    "South American": ("Is it a {} city?", "in a {} country"),
+    "Chinese": ("Is it a {} city?", "in a {} city"),
+}
+"""Of a place: the question whether the city is there, and how that is said beside another topic."""
+
+
+@pytest.mark.parametrize(
+    ("alone", "combined"),
+    [
+        ("Is it a capital city?", "Is it a capital city {}?"),
+        ("Is it a coastal city?", "Is it a coastal city {}?"),
+        ("Is it inland?", "Is it an inland city {}?"),
+        ("Is it on the Pacific?", "Is it a city {} that lies on the Pacific?"),
+        ("Is it on an island?", "Is it an island city {}?"),
+        ("Is it a port city?", "Is your city a port city {}?"),
+        ("Does it have a metro?", "Is it a city with a metro {}?"),
+        ("Do people speak Spanish?", "Is it a Spanish-speaking city {}?"),
+        ("Do people speak English?", "Do you live in a city {} where English is spoken?"),
+        ("Is the currency the dollar?", "Is it a city {} where people pay with dollars?"),
+        ("Is Islam the main religion?", "Is it a mostly Muslim city {}?"),
+        ("Do you drive on the left?", "Is it a city {} where people drive on the left?"),
+        ("Is it in the southern hemisphere?", "Is it a city {} in the southern hemisphere?"),
+        ("Is it an ancient city?", "Is it an ancient city {}?"),
+    ],
+)
+def test_a_place_beside_another_topic_is_a_yes_only_where_both_are_true(alone, combined):
+    for place, (whether, phrase) in PLACES.items():
+        question = combined.format(phrase.format(place))
+        for city_id, city in enumerate(CITIES):
+            both = verdict(city_id, alone), verdict(city_id, whether.format(place))
+            expected = {False if False in both else None if None in both else True}
+            expected |= {None} & {both[0]}
+            assert verdict(city_id, question) in expected, (city.name, question)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Is it a {} capital?", "Is it a {} port?", "Is it the capital of a {} country?",
+        "Is it one of the {} capitals on the coast?", "Is it a {} city that hosted the Olympics?",
+        "Does your {} city have a beach?", "Does your {} city have over 5 million people?",
+        "Does your city have a {} beach?", "Is it on the {} coast?", "Is it close to {} countries?",
+        "Do people speak the {} dialect of Spanish?", "Is it known for its {} river?",
+        "Is your language also spoken in a {} country?", "Does your country border a {} country?",
+        "Does it have a metro like {} cities?", "Is it near the {} coast?", "Is it a port or a {} city?",
+        "Is it a {} city known for its films?", "Is it bigger than any {} city?",
+    ],
+)  # fmt: skip
+def test_the_answer_is_never_yes_where_the_place_is_false(question):
+    for place in ("African", "Asian", "European", "South American", "Northern European"):
+        yes = {i for i in range(100) if verdict(i, question.format(place))}
+        assert yes <= {i for i in range(100) if verdict(i, f"Is it a {place} city?")}, place
+
+
+@pytest.mark.parametrize(
+    ("city", "question", "expected"),
+    [
+        ("Tokyo", "Is it a European capital?", "no"),
+        ("Paris", "Is it a European capital?", "yes"),
+        ("Paris", "Is it the capital of a South American country?", "no"),
+        ("Lima", "Is it the capital of a Spanish-speaking country?", "yes"),
+        ("Tokyo", "Is it the capital of a Spanish-speaking country?", "no"),
+        ("Rome", "Is it the capital of a Muslim country?", "no"),
+        ("Paris", "Is it the capital of France or Spain?", "yes"),
+        ("Lima", "Is it a coastal city in Brazil or Argentina?", "no"),
+        ("La Paz", "Is it the capital of Peru?", "no"),
+        ("La Paz", "Is it the capital of Bolivia?", "unknown"),
+        ("Paris", "Is it a capital in the southern hemisphere?", "no"),
+        ("Vienna", "Is it in a landlocked country in Africa?", "no"),
+        ("Tokyo", "Is it a port city on the Mediterranean?", "no"),
+        ("Lagos", "Is it a port on the Mediterranean coast of Africa?", "no"),
+        ("London", "Is it a capital on the Danube?", "no"),
+        ("Shanghai", "Is it an inland port?", "no"),
+        ("Delhi", "Is it an East Asian city?", "no"),
+        ("Bogota", "Is it the capital of an American country?", "unknown"),
+        ("Tokyo", "Is it a coastal city in Africa?", "no"),
+        ("Lima", "Is it a Spanish-speaking city in Europe?", "no"),
+        ("Singapore", "Is it a Chinese city where Mandarin is spoken?", "no"),
+        ("Osaka", "Is it on an island of Japan?", "yes"),
+        ("Tokyo", "Is it on the island of Taiwan?", "no"),
+        ("Sapporo", "Is it on the main island of Japan?", "unknown"),
+        ("Buenos Aires", "Is it a European city known for tango?", "no"),
+        ("Paris", "Is it known for Chinese fashion?", "unknown"),
+        ("London", "Is it near Paris, France?", "yes"),
+        ("Athens", "Is it south of Rome in Italy?", "unknown"),
+        ("Berlin", "Does your city have a Jewish museum?", "unknown"),
+        ("Quito", "Do you pay with US dollars?", "unknown"),
+        ("Delhi", "Does your country border a European country?", "unknown"),
+        ("Warsaw", "Is it in Germany or Eastern Europe?", "unknown"),
+        ("Berlin", "Is it a port or a European city?", "unknown"),
+    ],
+)
+def test_a_place_that_may_be_another_thing_s_is_no_reason_for_yes_or_no(city, question, expected):
+    assert heard(city, question) == expected
+
+
+def test_a_no_because_of_the_place_does_not_say_what_is_not_the_reason():
+    assert wordings("Madrid", "Is it an inland city in Africa?") == set(phrasing.BARE_NO["train"])
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Is it in northern South America?", "Is it in northern Asia?", "Is it a port in northern Asia?",
+        "Is it south of Europe?", "Is it in the west of Africa's coast?",
+        "Is your city near the border of China?", "Is it close to the border with China?",
+        "Is your city on the border of China?", "Is it a city on the US-Mexico border?",
+        "Does your city share a border with China?", "Is it a border town?",
+        "Is your city at the French border?", "Is it near China?", "Is it far from Europe?",
+        "Is it in a country like China?",
+        "Is it bigger than most cities in Europe?", "Is it bigger than any European city?",
+        "Was your country colonized by Britain?", "Was your country colonised by Spain?",
+        "Is your city in a country that was colonized by Spain?", "Was it part of the British Empire?",
+        "Was your city ruled by France?", "Did France rule your country?", "Is it a British colony?",
+        "Did your country gain independence from Britain?", "Is it influenced by French culture?",
+        "Does it have a metro, unlike cities in Africa?", "Do you drive on the left as in the UK?",
+        "Has your country fought a war against Germany?", "Is it a city with European architecture?",
+        "Was your city in Germany?", "Did your city belong to Germany?", "Is it a capital founded by Spain?",
+        "Is it a coastal city that was colonized by Spain?",
+    ],
+)  # fmt: skip
+def test_what_is_near_a_place_or_was_once_its_own_is_not_judged_as_in_it(question):
+    assert {KnowledgeBase().answer(i, question) for i in range(100)} == {phrasing.CANT_SAY}
+
+
+@pytest.mark.parametrize(
+    ("city", "question", "expected"),
+    [
+        ("Tashkent", "Was your country part of the Soviet Union?", "yes"),
+        ("Paris", "Was your country part of the Soviet Union?", "no"),
+        ("Kathmandu", "Is your country next to India?", "yes"),
+        ("Kathmandu", "Is your country bordered by India?", "yes"),
+        ("Kathmandu", "Is it in an Asian country that borders India?", "yes"),
+        ("Lima", "Is it somewhere within South America?", "yes"),
+        ("Tokyo", "Did it host the 1964 Olympics in Asia?", "yes"),
+        ("London", "Does your European city have more than 5 million people?", "yes"),
+    ],
+)
+def test_a_border_a_past_or_a_number_beside_a_place_is_still_read_where_it_is_clear(city, question, expected):
+    assert heard(city, question) == expected
+
+
 # -- winning
 
 
@@ -372,6 +538,39 @@ def test_any_text_is_answered_with_one_line_that_leaks_nothing(text, city_id):
     assert "\n" not in observation[:-1]
     assert (reward == 0.0) == terminated == info["success"]
     assert not leaks(CITIES[city_id], observation)
+
+
+# -- the answering side
+
+
+@pytest.mark.parametrize("question", ["Is it in Asia?", "What country is it in?", "Is it in Japan?",
+                                      "Is there a river?", "Is it on an island?", "Is it safe?",
+                                      "Is it Lima?", "Is it Tokyo?", "Is it Rome or Lima?"])  # fmt: skip
+def test_the_answering_side_earns_for_the_wordings_of_its_own_environment_alone(question):
+    everything = [KnowledgeBase(**arguments) for arguments in ARGUMENTS]
+    sayable = {line for kb in everything for line in kb.sentences(IDS["Tokyo"], parse(question)).all()}
+    for knowledge in everything:
+        own = set(knowledge.sentences(IDS["Tokyo"], parse(question)).all())
+        for recorded in own:
+            turn = Turn(question, "", f"{recorded}\n")
+            assert {line for line in sayable if agrees(IDS["Tokyo"], turn, f"{line}\n")} == own
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"reveal_country": False}, {"open_answers": False}, {"split": "held-out"}]
+)
+def test_the_answering_side_does_not_earn_for_what_its_environment_never_says(arguments):
+    env = get_task("guess-my-city-answers").make(**arguments)
+    told = 0
+    for seed in range(200):
+        prompt, info = env.reset(seed=seed)
+        question = re.search(r"question: (.*)\n", prompt)[1]
+        default = KnowledgeBase().answer(info["task_id"], question)
+        ours = set(KnowledgeBase(**arguments).sentences(info["task_id"], parse(question)).all())
+        if default not in ours:
+            told += 1
+            assert env.step(default)[1] == 0.0
+    assert told > 0
 
 
 # -- another oracle
