@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,8 @@ def ensure_room(bundles: list[Bundle], who_needs: str, wait_for_nodes_s: float =
                 # The dashboard's state API is what ends the placement groups of a stopped trainer.
                 include_dashboard=True if local else None,
                 dashboard_host="127.0.0.1",
+                # Not Ray's own 8265, where `lmrl submit` looks for the tunnel to a cluster.
+                dashboard_port=_free_port() if local else None,
                 logging_level=logging.ERROR,
                 log_to_driver=os.environ.get("LMRL_RAY_LOGS") == "1",
             )
@@ -100,6 +103,12 @@ def fitting(ray: Any, bundles: list[Bundle]) -> int:
     """How many times the cluster holds all of the bundles, by their sum."""
     has = ray.cluster_resources()
     return min(int((has.get(name, 0.0) + 1e-6) / amount) for name, amount in total_of(bundles).items())
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 @contextmanager

@@ -1,16 +1,19 @@
 """From what a person typed to a complete configuration, and from a name to a run's folder.
 
 Later ones win: the schema's defaults, the tuned defaults of the task and algorithm
-(`tune_configs/defaults/TASK/common.yaml` and `ALGO.yaml`), a `--config` file, `--set` and the options.
+(`tune_configs/defaults/TASK/common.yaml` and `ALGO.yaml`; of a pre-trained model `pretrained.yaml`), a
+`--config` file, `--set` and the options.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import lmrl_ray
+from algos.models import PRESETS
 from envs.registry import get_task
 from lmrl_ray import checkpoint
 from lmrl_ray.config import ConfigError, RunConfig, load_yaml, merge, parse, parse_settings
@@ -24,8 +27,10 @@ def resolve_config(
     file: Path | None = None,
     settings: Iterable[str] = (),
     options: Mapping[str, Any] | None = None,
+    out: Path = Path("runs"),
 ) -> RunConfig:
-    """The configuration of a run. Raises ConfigError and the errors of unknown names."""
+    """The configuration of a run; `out` is where a run that `init` names would be. Raises ConfigError and
+    the errors of unknown names."""
     values: dict[str, Any] = {"algo": algo, "task": task}
     over = merge(load_yaml(file) if file else {}, parse_settings(settings))
     for key in ("algo", "task"):
@@ -35,7 +40,8 @@ def resolve_config(
             )
     over = merge(over, options or {})
     load_plugins(over.get("plugins") or ())
-    values = merge(merge(tuned_defaults(algo, task), over), values)
+    tuned = for_model(tuned_defaults(algo, task), _model_name(over, out))
+    values = merge(merge(tuned, over), values)
     config = parse(values, str(file) if file else "config")
     check_env_arguments(config)
     return config
@@ -48,6 +54,30 @@ def tuned_defaults(algo: str, task: str) -> dict[str, Any]:
     for path in (folder / "common.yaml", folder / f"{algo}.yaml"):
         values = merge(values, load_yaml(path) if path.exists() else {})
     return values
+
+
+def for_model(tuned: dict[str, Any], model: str | None) -> dict[str, Any]:
+    """Tuned defaults as they suit a model: they were found with one that was trained from new weights.
+
+    A pre-trained one has the optimiser of `pretrained.yaml`, and values that start from what it knows.
+    """
+    if model is None or model in PRESETS:
+        return tuned
+    kept = {section: entries for section, entries in tuned.items() if section != "optimizer"}
+    if "algorithm" in kept:
+        kept["algorithm"] = {k: v for k, v in kept["algorithm"].items() if k != "trunk_start"}
+    return merge(kept, load_yaml(configs_folder() / "defaults" / "pretrained.yaml"))
+
+
+def _model_name(over: Mapping[str, Any], out: Path) -> str | None:
+    """The model that is asked for, or the one of the run that `init` names, where that can be told."""
+    model, init = over.get("model"), over.get("init")
+    if isinstance(model, Mapping) and isinstance(model.get("name"), str):
+        return str(model["name"])
+    if isinstance(init, str):
+        with suppress(ConfigError):  # whoever starts from it will say what is wrong
+            return trained_as(find_policy(init, out))[1]
+    return None
 
 
 def configs_folder() -> Path:

@@ -60,7 +60,7 @@ def read_positions(path: Path) -> tuple[str, ...]:
 
 
 def parse_positions(lines: Iterable[str], source: str) -> tuple[str, ...]:
-    """One FEN a line, in quotes or not, White to move; ValueError names the line that is not such a position."""
+    """One FEN a line, in quotes or not, White to move; ValueError names the first line that is none."""
     positions = []
     for number, line in enumerate(lines, start=1):
         try:

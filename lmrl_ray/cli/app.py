@@ -50,6 +50,25 @@ def algorithms(as_json: Json = False, plugin: Plugins = None) -> None:
     _print_rows(algorithm_rows(), as_json)
 
 
+@app.command("config")
+def print_config(
+    algo: str,
+    task: str,
+    model: Annotated[str | None, typer.Option(help="tiny, small, a Hugging Face name or a folder.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file.")] = None,
+    settings: Settings = None,
+    plugin: Plugins = None,
+) -> None:
+    """Print the configuration that ALGO would train TASK with, with what its keys mean: a --config file."""
+    from lmrl_ray.cli.configuring import described
+    from lmrl_ray.cli.training import train_options
+    from lmrl_ray.resolve import resolve_config
+
+    options = train_options(None, None, model, None, None, None, plugin)
+    resolved = resolve_config(algo, task, file=config, settings=settings or [], options=options)
+    typer.echo("\n".join(described(resolved)))
+
+
 @data_app.command("build")
 def data_build(
     task: str,
@@ -151,7 +170,7 @@ def train(
             else:
                 print_run(run, out)
             return
-        resolved = resolve_config(algo, task, file=config, settings=settings or [], options=options)
+        resolved = resolve_config(algo, task, file=config, settings=settings or [], options=options, out=out)
         finished = train_run(resolved, out, hooks, name)
     _print_run(finished, out, as_json)
 

@@ -296,6 +296,23 @@ def test_tuned_defaults_are_for_a_known_task_and_algorithm_and_parse(path):
             assert found[key] == (pytest.approx(float(value)) if isinstance(found[key], float) else value)
 
 
+@pytest.mark.parametrize("named", ["model", "init"])
+def test_a_pre_trained_model_has_an_optimiser_and_a_trunk_of_its_own(tmp_path, named):
+    options = {"model": {"name": "gpt2"}}
+    if named == "init":
+        run = tmp_path / "cloned" / "policy"
+        run.mkdir(parents=True)
+        (run.parent / "config.yaml").write_text("task: maze-fo\nmodel: {name: gpt2}\n")
+        options = {"init": "cloned"}
+    tiny = resolve_config("ilql", "maze-fo")
+    config = resolve_config("ilql", "maze-fo", options=options, out=tmp_path)
+    assert (tiny.optimizer.lr, tiny.algorithm.trunk_start) == (1e-3, "fresh")
+    assert (config.optimizer.lr, config.algorithm.trunk_start) == (5e-5, "clone")
+    assert config.algorithm.tau == tiny.algorithm.tau
+    asked = resolve_config("ilql", "maze-fo", settings=["optimizer.lr=1e-4"], options=options, out=tmp_path)
+    assert asked.optimizer.lr == 1e-4
+
+
 NVME = {"zero_stage": 3, "offload_param": "nvme", "nvme_path": "/scratch"}
 
 

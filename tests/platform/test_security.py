@@ -179,7 +179,7 @@ def test_a_pickle_in_the_place_of_a_data_file_is_refused(tmp_path, malicious, lm
 
 
 @pytest.mark.slow
-def test_ray_as_we_start_it_listens_on_loopback_alone():
+def test_ray_as_we_start_it_listens_on_loopback_alone_and_not_where_a_cluster_is_looked_for():
     environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | {"RAY_AUTH_MODE": "disabled"}
     script = Path(__file__).with_name("listening_sockets.py")
     ended = subprocess.run(
@@ -190,6 +190,7 @@ def test_ray_as_we_start_it_listens_on_loopback_alone():
     assert {"gcs_server", "raylet", "ray::Actor"} <= {program for program, _, _ in found}
     beyond = [entry for entry in found if not _is_loopback(entry[1])]
     assert beyond == []
+    assert 8265 not in {port for _, _, port in found}
 
 
 def _is_loopback(address):
