@@ -13,7 +13,7 @@ from typing import Any
 
 from envs.answering import OtherSide, Turn
 from envs.core import Episode, Outcome, ScriptedPolicy, Segment, State, TextEnv
-from envs.registry import ANSWERS, Scale, TaskSpec, get_task
+from envs.registry import ANSWERS, Scale, TaskSpec, UnknownTaskError, get_task
 
 _LONGEST_PROMPT = 3400
 """Characters; a prompt is one observation here, and must fit into a window of 1,024 tokens."""
@@ -22,8 +22,10 @@ _SAMPLE = 50
 
 
 def answers_task(task: str) -> TaskSpec:
-    """The spec of `TASK-answers`. ValueError for a task in which nobody answers."""
+    """The spec of `TASK-answers`. UnknownTaskError for a task in which nobody answers."""
     game = get_task(task)
+    if game.other_side is None:
+        raise UnknownTaskError(f"task '{task}{ANSWERS}' is unknown; {task}: nobody answers here")
     side = game.side()
     return TaskSpec(
         id=f"{task}{ANSWERS}",

@@ -15,21 +15,24 @@ import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from algos.base import UnknownAlgorithmError
 from algos.settings import Settings
-from envs.registry import get_task
+from envs.registry import UnknownTaskError, get_task
 from lmrl_ray.cells import Job, from_clone, make_room, run_cells, scored
 from lmrl_ray.config import ConfigError, load_yaml, merge, validate
 from lmrl_ray.evaluate import evaluate_baseline
 from lmrl_ray.report.comparison import Cell, Row, summarize
 from lmrl_ray.report.progress import Display
+from lmrl_ray.resolve import resolve_layers
 from lmrl_ray.tracking import Tracker, flatten
-from lmrl_ray.train import Hooks, following_status, read_config, write_whole
+from lmrl_ray.train import Hooks, check_plain, following_status, read_config, write_whole
 
 
 class Suite(Settings):
@@ -40,7 +43,7 @@ class Suite(Settings):
     only: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="by task, its algorithms where these are not all of them"
     )
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     cpus_per_cell: float = Field(1.0, gt=0)
     gpus_per_cell: float = Field(0.0, ge=0)
     config: dict[str, Any] = Field(default_factory=dict, description="of every cell")
@@ -51,12 +54,18 @@ class Suite(Settings):
     def algorithms_of(self, task: str) -> tuple[str, ...]:
         return self.only.get(task, self.algorithms)
 
+    def cells_of(self, task: str) -> tuple[str, ...]:
+        """The algorithms that are trained: bc always, whose clone the others start from."""
+        return tuple(dict.fromkeys(("bc", *self.algorithms_of(task))))
+
+    def places(self, task: str, algo: str) -> list[tuple[str, dict[str, Any]]]:
+        """What the suite says of one cell and where, on top of the tuned defaults; later ones win."""
+        keys = [key for key in (task, algo, f"{task}/{algo}") if key in self.overrides]
+        return [("config", self.config), *((f"overrides.{key}", self.overrides[key]) for key in keys)]
+
     def settings(self, task: str, algo: str) -> dict[str, Any]:
-        """What the suite says of one cell, on top of the tuned defaults."""
-        values: dict[str, Any] = dict(self.config)
-        for key in (task, algo, f"{task}/{algo}"):
-            values = merge(values, self.overrides.get(key, {}))
-        return values
+        """What the suite says of one cell."""
+        return reduce(merge, (values for _, values in self.places(task, algo)), {})
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ def run_benchmark(
 ) -> BenchmarkResult:
     """Run what is not finished of the suite's matrix. Raises ConfigError, and BenchmarkError at the end."""
     out = out.resolve()
+    if name is not None:
+        check_plain(name)
     suite = read_suite(file)
     folder = out / "benchmarks" / (name or file.stem)
     jobs = _jobs(suite, folder.name, out)
@@ -110,27 +121,43 @@ def run_benchmark(
 
 def read_suite(file: Path) -> Suite:
     """A suite's file, every cell of it checked. ConfigError and the errors of unknown names."""
-    suite = validate(Suite, load_yaml(file), str(file), "")
+    values = load_yaml(file)
+    if "space" in values:
+        raise ConfigError(f"{file}: is a sweep, not a suite; run it with `lmrl sweep {file}`")
+    suite = validate(Suite, values, str(file), "")
     for task, some in suite.only.items():
         if task not in suite.tasks or not set(some) <= set(suite.algorithms):
             raise ConfigError(
                 f"{file}: only.{task}: found {list(some)}; give a task of `tasks`, some of `algorithms`"
             )
     known = {*suite.tasks, *suite.algorithms, "bc"}
-    known |= {f"{t}/{a}" for t in suite.tasks for a in ("bc", *suite.algorithms_of(t))}
+    known |= {f"{t}/{a}" for t in suite.tasks for a in suite.cells_of(t)}
     for key in suite.overrides:
         if key not in known:
             raise ConfigError(f"{file}: overrides.{key}: no cell of this suite is called so")
-    for job in _jobs(suite, "", Path()):
-        job.config()
+    _check_cells(suite, str(file))
     _check_have_effect(suite, str(file))
     return suite
 
 
+def _check_cells(suite: Suite, where: str) -> None:
+    """ConfigError that says where in the file a cell is told what it cannot be trained with."""
+    for task, algo in [(t, a) for t in suite.tasks for a in suite.cells_of(t)]:
+        layers = [(f"{where}: {place} (of {task}/{algo})", said) for place, said in suite.places(task, algo)]
+        try:
+            resolve_layers(algo, task, layers)
+        except UnknownTaskError as error:
+            raise ConfigError(f"{where}: tasks: {error}") from None
+        except UnknownAlgorithmError as error:
+            raise ConfigError(f"{where}: algorithms: {error}") from None
+
+
 def _check_have_effect(suite: Suite, where: str) -> None:
     """ConfigError for what a cell is told elsewhere, and would not listen to."""
-    if len(set(suite.seeds)) < len(suite.seeds):
-        raise ConfigError(f"{where}: seeds: found {list(suite.seeds)}; give each of them once")
+    for field in ("tasks", "algorithms", "seeds"):
+        found = list(getattr(suite, field))
+        if len(set(found)) < len(found):
+            raise ConfigError(f"{where}: {field}: found {found}; give each of them once")
     elsewhere = {"algo": "algorithms", "task": "tasks", "seed": "seeds"}
     for place, values in {"config": suite.config, **suite.overrides}.items():
         for key in elsewhere.keys() & values.keys():
@@ -153,7 +180,7 @@ def _jobs(suite: Suite, name: str, out: Path) -> list[Job]:
     process = {"CPU": suite.cpus_per_cell} | ({"GPU": suite.gpus_per_cell} if suite.gpus_per_cell else {})
     jobs = []
     for task, seed in product(suite.tasks, suite.seeds):
-        for algo in dict.fromkeys(("bc", *suite.algorithms_of(task))):
+        for algo in suite.cells_of(task):
             run, clone = (f"{name}-{task}-{a}-s{seed}" for a in (algo, "bc"))
             jobs.append(Job(task, algo, seed, suite.settings(task, algo), process, str(out), run, clone))
     return sorted(jobs, key=lambda job: job.algo != "bc")

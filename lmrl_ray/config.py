@@ -7,7 +7,9 @@ found and what is expected.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
+from functools import reduce
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -23,6 +25,7 @@ from envs.registry import get_task
 from lmrl_ray.simulators import located
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+_LINES = "should be `key: value` lines"
 
 
 class ConfigError(ValueError):
@@ -167,6 +170,16 @@ class ResourcesConfig(Settings):
         return self.workers if isinstance(self.workers, int) else self.workers[0]
 
 
+def _no_name_alone(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"is a section: write --model {value}, or model.name={value} with --set")
+    return value
+
+
+def _one_is_a_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class RunConfig(Settings):
     """A training run, complete: with it and the data, the run can be repeated."""
 
@@ -176,7 +189,7 @@ class RunConfig(Settings):
     data: str | None = Field(None, description="a Parquet file of episodes; None builds the task's own")
     data_episodes: int | None = Field(None, ge=1, description="episodes of a data set built here")
     init: str | None = Field(None, description="the run or folder whose policy it starts from")
-    model: ModelConfig = ModelConfig()
+    model: Annotated[ModelConfig, BeforeValidator(_no_name_alone)] = ModelConfig()
     algorithm: AlgorithmConfig = Field(AlgorithmConfig(), description="what the algorithm's file declares")
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
@@ -186,7 +199,9 @@ class RunConfig(Settings):
     env: Annotated[dict[str, Any], AfterValidator(located)] = Field(
         default_factory=dict, description="arguments of the task's simulator"
     )
-    plugins: tuple[str, ...] = Field((), description="Python files that register tasks and algorithms")
+    plugins: Annotated[tuple[str, ...], BeforeValidator(_one_is_a_list)] = Field(
+        (), description="Python files that register tasks and algorithms"
+    )
 
     @property
     def rollout_decoding(self) -> Decoding:
@@ -209,12 +224,9 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
     for key in ("algo", "task"):
         if not isinstance(values[key], str):
             raise ConfigError(f"{where}: {key}: found {values[key]!r}, but it should be a name")
-    settings = values.get("algorithm") or {}
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{where}: algorithm: found {settings!r}, but it should be `key: value` lines")
     get_task(values["task"])
     schema = get_algorithm(values["algo"]).Config
-    own = validate(schema, settings, where, "algorithm.")
+    own = validate(schema, values.get("algorithm") or {}, where, "algorithm.")
     rest = {k: v for k, v in values.items() if k != "algorithm"}
     config = validate(RunConfig, rest, where, "")
     config = config.model_copy(update={"algorithm": own})
@@ -349,7 +361,10 @@ def _yaml_scalar(text: str) -> Any:
         return text
 
 
-def validate(schema: type[ModelT], values: Mapping[str, Any], where: str, prefix: str) -> ModelT:
+def validate(schema: type[ModelT], values: Any, where: str, prefix: str) -> ModelT:
+    """Plain values as `schema` has them; `prefix` is their section's, as in "algorithm.". ConfigError."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: {prefix[:-1]}: found {values!r}, but it {_LINES}")
     try:
         return schema.model_validate(dict(values))
     except ValidationError as error:
@@ -361,13 +376,24 @@ def _explain(schema: type[BaseModel], error: Any, where: str, prefix: str) -> st
     key = prefix + ".".join([*parents, last])
     if error["type"] == "missing":
         return f"{where}: {key}: is missing in {error['input']!r}"
-    if error["type"] != "extra_forbidden":
-        message = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        return f"{where}: {key}: found {error['input']!r}, but it {message}"
-    section: Any = schema
-    for part in parents:
-        section = _within(section, part)
-    return f"{where}: {key}: unknown key.{_nearest(last, section, prefix + '.'.join([*parents, '']))}"
+    if error["type"] == "extra_forbidden":
+        section = reduce(_within, parents, schema)
+        return f"{where}: {key}: unknown key.{_nearest(last, section, prefix + '.'.join([*parents, '']))}"
+    said = f"{where}: {key}: found {error['input']!r}, but it {_expected(error)}"
+    if error["type"] == "model_type":
+        said += f".{_known(reduce(_within, [*parents, last], schema), f'{key}.')}"
+    return said
+
+
+def _expected(error: Any) -> str:
+    """What should stand there, in the words of a file rather than pydantic's."""
+    if error["type"] in ("dict_type", "model_type"):
+        return _LINES
+    if error["type"] in ("tuple_type", "list_type"):
+        example = f", as in [{error['input']}]" if isinstance(error["input"], str | int | float) else ""
+        return f"should be a list{example}"
+    said = re.sub(r"^(Input|Value error,|Tuple|List|Dictionary|String) ", "", error["msg"])
+    return re.sub(r" after validation, not \d+$", "", said)
 
 
 def _within(section: Any, part: str) -> Any:
@@ -386,4 +412,8 @@ def _nearest(key: str, section: type[BaseModel], prefix: str) -> str:
         field = section.model_fields[near[0]]
         about = f" ({field.description})" if field.description else ""
         return f" Did you mean {prefix}{near[0]}{about}?"
+    return _known(section, prefix)
+
+
+def _known(section: type[BaseModel], prefix: str) -> str:
     return f" Known keys: {', '.join(prefix + name for name in section.model_fields)}"

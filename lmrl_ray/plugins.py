@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from lmrl_ray.config import ConfigError
 
 
 def load_plugins(plugins: Iterable[str]) -> None:
     """Import each plugin once: a path to a .py file, or a module's name. ConfigError when it cannot be."""
-    for plugin in plugins:
+    for plugin in _listed(plugins):
         if not plugin.endswith(".py"):
             _import(plugin)
             continue
@@ -33,8 +35,10 @@ def load_plugins(plugins: Iterable[str]) -> None:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[name]
+            if isinstance(error, Exception):
+                raise _unusable(plugin, error) from error
             raise
 
 
@@ -62,8 +66,32 @@ def absolute(plugins: Iterable[str]) -> tuple[str, ...]:
     return tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
 
 
+def _listed(plugins: Any) -> Iterable[str]:
+    """As a file or `--set` has them before they are validated, where one need not stand in a list."""
+    found = [plugins] if isinstance(plugins, str) else plugins
+    if not isinstance(found, list | tuple) or not all(isinstance(p, str) for p in found):
+        raise ConfigError(f"plugins: found {plugins!r}, but it should be a list of paths")
+    return found
+
+
 def _import(name: str) -> None:
     try:
         importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(f"plugins: {name}: cannot be imported ({error})") from error
+    except Exception as error:
+        # Rather than one that the plugin itself imports.
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            raise ConfigError(f"plugins: {name}: cannot be imported ({error})") from error
+        raise _unusable(name, error) from error
+
+
+def _unusable(plugin: str, error: Exception) -> ConfigError:
+    """What is wrong with a plugin's code and in which line: its author is not looking for our frames."""
+    machinery = (__file__, importlib.__file__, "<frozen importlib._bootstrap")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(machinery)]
+    place = [(f.filename, f.lineno) for f in frames if f.filename == frames[0].filename][-1:]
+    if isinstance(error, SyntaxError):
+        place = [(error.filename or plugin, error.lineno)]
+    where = "".join(f"{Path(file).name}, line {line}: " for file, line in place)
+    # An error of pydantic's, for one, has several lines.
+    said = " ".join(str(error.msg if isinstance(error, SyntaxError) else error).split())
+    return ConfigError(f"plugins: {plugin}: {where}{type(error).__name__}: {said}")

@@ -7,14 +7,19 @@ Later ones win: the schema's defaults, the tuned defaults of the task and algori
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import lmrl_ray
 from algos.models import PRESETS
-from envs.registry import get_task
+from envs.registry import ANSWERS, get_task
 from lmrl_ray import checkpoint
 from lmrl_ray.config import ConfigError, RunConfig, load_yaml, merge, parse, parse_settings
 from lmrl_ray.plugins import load_plugins, loaded
@@ -31,19 +36,41 @@ def resolve_config(
 ) -> RunConfig:
     """The configuration of a run; `out` is where a run that `init` names would be. Raises ConfigError and
     the errors of unknown names."""
-    values: dict[str, Any] = {"algo": algo, "task": task}
-    over = merge(load_yaml(file) if file else {}, parse_settings(settings))
-    for key in ("algo", "task"):
-        if over.get(key, values[key]) != values[key]:
-            raise ConfigError(
-                f"{file or '--set'}: {key}: is {over[key]!r}, but {values[key]!r} was asked for"
-            )
-    over = merge(over, options or {})
+    given = [("--set", parse_settings(settings))]
+    if file is not None:
+        given.insert(0, (str(file), load_yaml(file)))
+    for where, values in given:
+        for key, asked in (("algo", algo), ("task", task)):
+            if values.get(key, asked) != asked:
+                raise ConfigError(f"{where}: {key}: is {values[key]!r}, but {asked!r} was asked for")
+    return resolve_layers(algo, task, [*given, ("config", options or {})], out)
+
+
+def resolve_layers(
+    algo: str, task: str, layers: Sequence[tuple[str, Mapping[str, Any]]], out: Path = Path("runs")
+) -> RunConfig:
+    """The same of values that stand in several places, each with its name; later ones win.
+
+    The place that an error names is the one to blame.
+    """
+    own = {"algo": algo, "task": task}
+    over: dict[str, Any] = reduce(merge, (values for _, values in layers), {})
     load_plugins(over.get("plugins") or ())
-    tuned = for_model(tuned_defaults(algo, task), _model_name(over, out))
-    values = merge(merge(tuned, over), values)
-    config = parse(values, str(file) if file else "config")
-    check_env_arguments(config)
+    values = for_model(tuned_defaults(algo, task), _model_name(over, out))
+    try:
+        return _usable(merge(merge(values, over), own), "config")
+    except ConfigError:
+        # One after the other only now: what is wrong in one place may be mended in the next.
+        for where, layer in layers:
+            values = merge(merge(values, layer), own)
+            if layer:
+                _usable(values, where)
+        raise
+
+
+def _usable(values: Mapping[str, Any], where: str) -> RunConfig:
+    config = parse(values, where)
+    check_simulator(config.task, config.env, f"{where}: env")
     return config
 
 
@@ -93,23 +120,52 @@ def check_env_arguments(config: RunConfig) -> None:
     check_simulator(config.task, config.env)
 
 
-def check_simulator(task: str, env: Mapping[str, Any]) -> None:
+def check_simulator(task: str, env: Mapping[str, Any], where: str = "env") -> None:
     """ConfigError when the task's simulator does not take the arguments `env`."""
     try:
         get_task(task).make(**env)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"env: {task} does not accept {dict(env)!r}: {error}") from error
+    except (ImportError, TypeError, ValueError) as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        why = _nearest_argument(task, unknown[1]) if unknown else error
+        raise ConfigError(f"{where}: {task} does not accept {dict(env)!r}: {why}") from error
+
+
+def _nearest_argument(task: str, name: str) -> str:
+    spec = get_task(task.removesuffix(ANSWERS))
+    known = _arguments(pkgutil.resolve_name(spec.entry)) + ["simulator", "base_url"] * bool(spec.other_side)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean env.{near[0]}?" if near else ""
+    return f"it has no {name}.{hint} Known: {', '.join(known)}"
+
+
+def _arguments(env: type) -> list[str]:
+    """What an environment is made with, and its base class where it hands on what it does not know."""
+    found: list[str] = []
+    for cls in env.__mro__:
+        parameters = inspect.signature(cls).parameters.values()
+        found += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            break
+    return found
 
 
 def env_settings(task: str, settings: Iterable[str]) -> dict[str, Any]:
     """`env.NAME=VALUE` assignments of a command that makes the task's simulator and nothing else."""
-    values = parse_settings(settings)
-    unknown = set(values) - {"env"}
-    if unknown:
-        raise ConfigError(f"--set {sorted(unknown)[0]}: unknown key; here it is env.NAME=VALUE")
-    env = dict(values.get("env") or {})
+    env = section_settings(settings, "env")["env"]
     check_simulator(task, env)
     return env
+
+
+def section_settings(settings: Iterable[str], *sections: str) -> dict[str, dict[str, Any]]:
+    """`SECTION.NAME=VALUE` assignments of a command that takes these sections and nothing else."""
+    values = parse_settings(settings)
+    here = f"here it is {' or '.join(f'{s}.NAME=VALUE' for s in sections)}"
+    for key, found in values.items():
+        if key not in sections:
+            raise ConfigError(f"--set {key}: unknown key; {here}")
+        if not isinstance(found, dict):
+            raise ConfigError(f"--set {key}={found}: assigns to the whole section; {here}")
+    return {section: values.get(section, {}) for section in sections}
 
 
 def find_run(name: str, out: Path) -> Path:

@@ -384,6 +384,12 @@ def _is_run_of(config: RunConfig, dataset: EpisodeDataset, folder: Path) -> bool
     return found == config and (files is None or files.fingerprint == dataset.fingerprint)
 
 
+def check_plain(name: str) -> None:
+    """ConfigError for a --name that would lead out of --out, or be hidden there."""
+    if not name or name.startswith(".") or Path(name).name != name:
+        raise ConfigError(f"--name {name!r}: should be a folder's name, without / and no dot in front")
+
+
 def new_folder(out: Path, name: str) -> Path:
     """A folder of that name below `out` that nobody has, with the time in it where one has."""
     stamped = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lmrl_ray.cli import jobs
-from lmrl_ray.cli.options import RUNS, Json, Out, Plugins, Seed, Settings
+from lmrl_ray.cli.options import RUNS, Json, Out, Plugins, Seed, Settings, Task
 from lmrl_ray.cli.simulators import app as simulator_app
 
 if TYPE_CHECKING:
@@ -61,17 +61,16 @@ def print_config(
 ) -> None:
     """Print the configuration that ALGO would train TASK with, with what its keys mean: a --config file."""
     from lmrl_ray.cli.configuring import described
-    from lmrl_ray.cli.training import train_options
-    from lmrl_ray.resolve import resolve_config
+    from lmrl_ray.cli.training import train_config, train_options
 
     options = train_options(None, None, model, None, None, None, plugin)
-    resolved = resolve_config(algo, task, file=config, settings=settings or [], options=options)
+    resolved = train_config(algo, task, config, settings or [], options, RUNS)
     typer.echo("\n".join(described(resolved)))
 
 
 @data_app.command("build")
 def data_build(
-    task: str,
+    task: Task,
     episodes: Annotated[int | None, typer.Option(help="How many; the published number by default.")] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="The file; in $LMRL_OUT/data by default.")] = None,
@@ -144,8 +143,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train ALGO on TASK, or go on with a run: lmrl train --resume RUN."""
-    from lmrl_ray.cli.training import refuse_with_resume, train_options
-    from lmrl_ray.resolve import resolve_config
+    from lmrl_ray.cli.training import check_name, refuse_with_resume, train_config, train_options
     from lmrl_ray.symbolic.config import is_symbolic
     from lmrl_ray.train import resume as resume_run
     from lmrl_ray.train import train as train_run
@@ -161,6 +159,8 @@ def train(
     else:
         if algo is None or task is None:
             raise typer.BadParameter("name an algorithm and a task, e.g. `lmrl train ilql maze-fo`")
+        if name is not None:
+            check_name(name, out, resumable=not is_symbolic(algo, task))
         if is_symbolic(algo, task):
             from lmrl_ray.cli.symbolic import print_run, row, train_symbolic
 
@@ -170,7 +170,7 @@ def train(
             else:
                 print_run(run, out)
             return
-        resolved = resolve_config(algo, task, file=config, settings=settings or [], options=options, out=out)
+        resolved = train_config(algo, task, config, settings or [], options, out)
         finished = train_run(resolved, out, hooks, name)
     _print_run(finished, out, as_json)
 
@@ -180,7 +180,7 @@ def evaluate(
     policy: Annotated[
         str, typer.Argument(help="Run, checkpoint, transformers folder, models:/NAME/VERSION, or api:MODEL.")
     ],
-    task: str,
+    task: Task,
     episodes: Annotated[int | None, typer.Option(help="How many; the protocol's by default.")] = None,
     protocol: Annotated[Literal["quick", "paper"], typer.Option(help="How many episodes.")] = "quick",
     decoding: Annotated[
@@ -244,7 +244,7 @@ def evaluate(
 
 @app.command()
 def play(
-    task: str,
+    task: Task,
     seed: Annotated[int | None, typer.Option(help="Of the episode; a new one by default.", min=0)] = None,
     task_id: Annotated[
         int | None, typer.Option(help="Which start, secret or buyer; drawn by default.")

@@ -6,20 +6,18 @@ from typing import Any
 
 from envs.registry import get_task, task_ids
 
-_UNTRAINED: list[dict[str, Any]] = [
-    {
-        "id": "api:MODEL",
+UNTRAINED: dict[str, dict[str, Any]] = {
+    "api:MODEL": {
         "name": "prompted language model: lmrl eval api:MODEL TASK",
         "kind": "prompted",
         "source": "LMRL-Gym section 5 (prompted GPT-4)",
     },
-    {
-        "id": "chai",
-        "name": "CHAI: --decoding propose of a run of mc, ilql or cql",
+    "chai": {
+        "name": "CHAI: lmrl eval RUN TASK --decoding propose, of a run of mc, ilql or cql",
         "kind": "decoding",
         "source": "Verma et al. 2022 (CHAI)",
     },
-]
+}
 """What plays without a training of its own."""
 
 
@@ -43,7 +41,7 @@ def task_rows() -> list[dict[str, Any]]:
 
 
 def algorithm_rows() -> list[dict[str, Any]]:
-    """Those that are trained, and the two ways to play that are not (`_UNTRAINED`)."""
+    """Those that are trained, and the two ways to play that are not (`UNTRAINED`)."""
     from algos.base import algorithm_ids, get_algorithm
     from lmrl_ray.symbolic.config import ALGORITHMS as SYMBOLIC
 
@@ -55,4 +53,4 @@ def algorithm_rows() -> list[dict[str, Any]]:
     for name, symbolic in SYMBOLIC.items():
         kind = "online" if symbolic.online else "offline"
         rows.append({"id": name, "name": symbolic.title, "kind": kind, "source": symbolic.source})
-    return rows + _UNTRAINED
+    return rows + [{"id": name, **row} for name, row in UNTRAINED.items()]

@@ -7,6 +7,21 @@ from typing import Annotated
 
 import typer
 
+
+def _told_in_words(task: str) -> str:
+    """Refuse the task that `lmrl train` alone knows, with what to write instead."""
+    from lmrl_ray.config import ConfigError
+    from lmrl_ray.symbolic.config import ALGORITHMS, TASK, TEXT_TASK
+
+    if task == TASK:
+        raise ConfigError(
+            f"{TASK}: is for `lmrl train {'|'.join(ALGORITHMS)} {TASK}` alone, which also scores it; "
+            f"{TEXT_TASK} is the same maze in words"
+        )
+    return task
+
+
+Task = Annotated[str, typer.Argument(callback=_told_in_words, help="See `lmrl tasks`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.", min=0)]
 Out = Annotated[

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from envs.registry import TaskSpec, get_task
 from lmrl_ray.cli.evaluation import EvaluationRequest
-from lmrl_ray.config import ConfigError, merge, parse_settings, validate
+from lmrl_ray.config import ConfigError, merge, validate
 from lmrl_ray.evaluate import Score, episodes_of, evaluate_baseline
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.prompted.config import PromptedConfig
 from lmrl_ray.prompted.evaluate import PromptedScore, evaluate_prompted
 from lmrl_ray.report.progress import Display
-from lmrl_ray.resolve import check_simulator
+from lmrl_ray.resolve import check_simulator, section_settings
 
 PREFIX = "api:"
 
@@ -68,13 +68,7 @@ def print_usage(found: PromptedScore) -> None:
 def _settings(
     request: EvaluationRequest, options: Mapping[str, Any]
 ) -> tuple[PromptedConfig, dict[str, Any]]:
-    values = parse_settings(request.settings)
-    unknown = set(values) - {"api", "env"}
-    if unknown:
-        raise ConfigError(
-            f"--set {sorted(unknown)[0]}: unknown key; here it is api.NAME=VALUE or env.NAME=VALUE"
-        )
-    env = values.get("env") or {}
-    check_simulator(request.task, env)
+    values = section_settings(request.settings, "api", "env")
+    check_simulator(request.task, values["env"])
     given = {k: v for k, v in options.items() if v is not None}
-    return validate(PromptedConfig, merge(values.get("api") or {}, given), "--set", "api."), env
+    return validate(PromptedConfig, merge(values["api"], given), "--set", "api."), values["env"]

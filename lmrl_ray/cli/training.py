@@ -7,7 +7,12 @@ from typing import Any
 
 import typer
 
+from algos.base import UnknownAlgorithmError
+from lmrl_ray.cli.listing import UNTRAINED
+from lmrl_ray.config import ConfigError, RunConfig
 from lmrl_ray.plugins import absolute
+from lmrl_ray.resolve import resolve_config
+from lmrl_ray.train import check_plain
 
 
 def train_options(
@@ -31,6 +36,31 @@ def train_options(
         "plugins": absolute(plugins or []) or None,
     }
     return {k: v for k, v in given.items() if v is not None}
+
+
+def train_config(
+    algo: str, task: str, file: Path | None, settings: list[str], options: dict[str, Any], out: Path
+) -> RunConfig:
+    """`resolve_config`, which says of what is listed but not trained how it is run."""
+    try:
+        return resolve_config(algo, task, file=file, settings=settings, options=options, out=out)
+    except UnknownAlgorithmError:
+        # Whatever the MODEL; docs/prompted_llm.md has it as llm.
+        how = UNTRAINED.get("api:MODEL" if algo.startswith("api:") or algo == "llm" else algo)
+        if how is None:
+            raise
+        raise ConfigError(f"{algo}: is not trained. {how['name']}") from None
+
+
+def check_name(name: str, out: Path, resumable: bool) -> None:
+    """ConfigError for a --name that is no plain one, or taken: --init NAME would find the older run."""
+    check_plain(name)
+    if not (out / name).exists():
+        return
+    if not (out / name / "config.yaml").is_file():
+        raise ConfigError(f"--name {name}: {out / name} is there, and no run: choose another --name")
+    instead = f", or go on with --resume {name}" if resumable else ""
+    raise ConfigError(f"run {name!r} exists in {out}/: choose another --name{instead}")
 
 
 def parse_workers(text: str) -> int | list[int]:

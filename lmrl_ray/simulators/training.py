@@ -11,7 +11,7 @@ from pathlib import Path
 
 from algos import models
 from envs.answers import relabelled
-from envs.registry import ANSWERS, get_task
+from envs.registry import ANSWERS, get_task, task_ids
 from lmrl_ray.config import ConfigError
 from lmrl_ray.data import EpisodeDataset, EpisodeWriter
 from lmrl_ray.resolve import resolve_config
@@ -38,6 +38,11 @@ def train_simulator(
     settings: list[str],
 ) -> TrainedSimulator:
     """Train a simulator of `task` on the answers in a data file. ConfigError says what cannot be used."""
+    if get_task(task).other_side is None:
+        known = [t for t in task_ids() if get_task(t).other_side]
+        raise ConfigError(
+            f"{task}: nobody answers here whom a language model could replace; choose {', '.join(known)}"
+        )
     side = get_task(task).side()
     if model is not None and model not in models.PRESETS and models.is_encoder_decoder(model):
         raise ConfigError(

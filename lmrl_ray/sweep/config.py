@@ -7,13 +7,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from algos.base import get_algorithm
 from algos.settings import Settings
 from envs.registry import get_task
 from lmrl_ray.config import ConfigError, RunConfig, load_yaml, merge, parse, parse_settings, validate
 from lmrl_ray.evaluate import Score
-from lmrl_ray.resolve import resolve_config
+from lmrl_ray.resolve import resolve_layers
+from lmrl_ray.symbolic.config import is_symbolic
+
+_ELSEWHERE = {"seed": "give --seed", "algo": "edit algo of the file", "task": "edit task of the file"}
+"""Where a sweep is told what it would not listen to in `config`, `space` and `--set`."""
+_SHARED = (*_ELSEWHERE, "data", "data_episodes", "init", "env", "plugins", "resources")
+"""What is there before a trial draws its values: the game, its data, what all start from, their place."""
 
 
 class Range(Settings):
@@ -111,7 +118,7 @@ class SweepConfig(Settings):
     metric: str = Field("eval/normalized_score", description="reported by training.eval_every")
     mode: Literal["max", "min"] = "max"
     config: dict[str, Any] = Field(default_factory=dict, description="of every trial")
-    space: dict[str, Range] = Field(min_length=1, description="by key: where its value is drawn from")
+    space: dict[str, Range] = Field(description="by key: where its value is drawn from")
     search: Literal["random", "optuna"] = "random"
     scheduler: Literal["asha", "pbt", "none"] = "asha"
     optuna: Optuna = Optuna()
@@ -124,15 +131,35 @@ class SweepConfig(Settings):
         """What makes a higher metric the better one."""
         return 1 if self.mode == "max" else -1
 
+    @field_validator("space")
+    @classmethod
+    def _searches_something(cls, space: dict[str, Range]) -> dict[str, Range]:
+        if not space:
+            raise ValueError("should search something, e.g. `optimizer.lr: {loguniform: [1.0e-4, 1.0e-2]}`")
+        return space
+
+
+def load_sweep(file: Path) -> SweepConfig:
+    """A sweep's file, checked by itself. Raises ConfigError."""
+    values = load_yaml(file)
+    if {"tasks", "algorithms"} <= values.keys():
+        raise ConfigError(f"{file}: is a suite, not a sweep; run it with `lmrl benchmark {file}`")
+    return validate(SweepConfig, values, str(file), "")
+
 
 def read_sweep(file: Path, seed: int, settings: Sequence[str] = ()) -> tuple[SweepConfig, RunConfig]:
     """A sweep's file and the configuration its trials share, both checked. Raises ConfigError."""
-    sweep = validate(SweepConfig, load_yaml(file), str(file), "")
+    sweep = load_sweep(file)
+    if is_symbolic(sweep.algo, sweep.task):
+        raise ConfigError(
+            f"{file}: {sweep.algo} {sweep.task}: is for `lmrl train` alone; it is short, and not swept"
+        )
     changed = parse_settings(settings)
     _check_has_effect(sweep.config, f"{file}: config.")
     _check_has_effect(changed, "--set ")
-    options = merge(merge(sweep.config, changed), {"seed": seed})
-    base = resolve_config(sweep.algo, sweep.task, options=options)
+    layers = [(f"{file}: config", sweep.config), ("--set", changed), ("--seed", {"seed": seed})]
+    base = resolve_layers(sweep.algo, sweep.task, layers)
+    _check_may_differ(sweep, base, str(file))
     _check_metric(sweep, base, str(file))
     _check_draws(sweep, base, str(file))
     _check_settings_are_used(sweep, str(file))
@@ -159,10 +186,24 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_has_effect(values: Mapping[str, Any], where: str) -> None:
     """ConfigError for what a sweep is told elsewhere, and would not listen to here."""
-    places = {"seed": "give --seed", "algo": "edit algo of the file", "task": "edit task of the file"}
-    for key, instead in places.items():
+    for key, instead in _ELSEWHERE.items():
         if key in values:
             raise ConfigError(f"{where}{key}: found {values[key]!r}, but it has no effect here; {instead}")
+
+
+def _check_may_differ(sweep: SweepConfig, base: RunConfig, where: str) -> None:
+    """ConfigError when the space has what is the same for all trials."""
+    for key in sweep.space:
+        section = key.split(".")[0]
+        if section in _SHARED:
+            instead = _ELSEWHERE.get(section, "give it in `config`")
+            raise ConfigError(f"{where}: space.{key}: all trials share their {section}; {instead}")
+        start = base.init or ("one clone" if get_algorithm(base.algo).starts_from_clone else None)
+        if start and key in ("model", "model.name"):
+            raise ConfigError(
+                f"{where}: space.{key}: all trials start from {start}, and have its model; give it in "
+                f"`config`, in a sweep for each model"
+            )
 
 
 def _check_metric(sweep: SweepConfig, base: RunConfig, where: str) -> None:

@@ -16,10 +16,10 @@ from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 
-from lmrl_ray.config import ConfigError, load_yaml, parse, validate
+from lmrl_ray.config import ConfigError, parse
 from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.coordinates import draw_coordinates
-from lmrl_ray.sweep.config import SweepConfig, read_sweep
+from lmrl_ray.sweep.config import SweepConfig, load_sweep, read_sweep
 from lmrl_ray.sweep.results import SweepResult, axes_of, collect
 from lmrl_ray.sweep.trial import Plan
 from lmrl_ray.sweep.tuning import tune_plan
@@ -107,7 +107,7 @@ def _read_plan(folder: Path, file: Path) -> Plan:
     if not (folder / "plan.json").is_file():
         raise ConfigError(f"--resume {folder.name}: there is no sweep of that name in {folder.parent}")
     plan = Plan(**json.loads((folder / "plan.json").read_text()))
-    if validate(SweepConfig, load_yaml(file), str(file), "").model_dump(mode="json") != plan.sweep:
+    if load_sweep(file).model_dump(mode="json") != plan.sweep:
         raise ConfigError(
             f"--resume {folder.name}: {file} is not what that sweep began with, which stays; give the file "
             f"as it was, or leave out --resume"

@@ -111,6 +111,31 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_the_ties():
             "tasks: [maze-fo]\nalgorithms: [ilql]\noverrides: {ilql: {init: clone}}\n",
             "overrides.ilql.init: ilql takes it",
         ),
+        (
+            "tasks: [maze-fo]\nalgorithms: [ilql]\noverrides: {maze-fo/ilql: {algorithm: {taw: 1}}}\n",
+            r"^\S+suite\.yaml: overrides\.maze-fo/ilql .*: algorithm\.taw: unknown key",
+        ),
+        (
+            "tasks: [maze-fo]\nalgorithms: [bc]\noverrides: {maze-fo: {env: {layoutt: umaze}}}\n",
+            r"^\S+suite\.yaml: overrides\.maze-fo .*: env: .*Did you mean env\.layout",
+        ),
+        (
+            "tasks: [maze-fo]\nalgorithms: [ilql]\nconfig: {algorithm: {tau: 0.9}}\n",
+            r"^\S+suite\.yaml: config \(of maze-fo/bc\): algorithm\.tau: unknown key",
+        ),
+        ("tasks: [maze-fo]\nalgorithms: [bc, iql]\n", r"^\S+suite\.yaml: algorithms: algorithm 'iql' is"),
+        ("tasks: [maze-of]\nalgorithms: [bc]\n", r"^\S+suite\.yaml: tasks: task 'maze-of' is unknown"),
+        ("tasks: [maze-fo]\nalgorithms: [bc]\nseeds: [-1]\n", r"suite\.yaml: seeds\.0: found -1, but"),
+        (
+            "tasks: maze-fo\nalgorithms: [bc]\n",
+            r"tasks: found 'maze-fo', but it should be a list, as in \[maze",
+        ),
+        ("tasks: [maze-fo, maze-fo]\nalgorithms: [bc]\n", r"tasks: found .*; give each of them once"),
+        ("tasks: [maze-fo]\nalgorithms: [bc, bc]\n", r"algorithms: found .*; give each of them once"),
+        (
+            "algo: bc\ntask: maze-fo\nspace: {optimizer.lr: {choice: [1]}}\n",
+            r"suite\.yaml: is a sweep, not a suite; run it with `lmrl sweep \S+suite\.yaml`$",
+        ),
     ],
 )
 def test_a_suite_that_cannot_be_run_is_refused_before_anything_runs(text, said, tmp_path):
@@ -118,6 +143,11 @@ def test_a_suite_that_cannot_be_run_is_refused_before_anything_runs(text, said, 
     file.write_text(text)
     with pytest.raises(ValueError, match=said):
         read_suite(file)
+
+
+def test_a_benchmark_has_no_name_that_leads_elsewhere(tmp_path):
+    with pytest.raises(ConfigError, match=r"--name '\.\./escape': should be a folder's name"):
+        run_benchmark(tmp_path / "s.yaml", tmp_path, Hooks(Display(quiet=True)), name="../escape")
 
 
 def test_a_suite_may_say_something_of_an_algorithm_of_a_plugin(tmp_path, toy):

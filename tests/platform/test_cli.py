@@ -364,13 +364,105 @@ def test_what_the_parser_refuses(lmrl, out):
     assert refused_by_the_parser(lmrl("fly"), "fly")
 
 
-def test_an_error_that_is_not_ours_keeps_its_traceback(lmrl, tmp_path):
-    plugin = tmp_path / "dividing_plugin.py"
-    plugin.write_text("1 / 0\n")
-    answer = lmrl("tasks", "--plugin", plugin)
+def test_an_error_that_is_not_ours_keeps_its_traceback(lmrl, monkeypatch):
+    monkeypatch.setattr("lmrl_ray.cli.listing.task_rows", lambda: 1 / 0)
+    answer = lmrl("tasks")
     assert answer.code == 1
     assert "ZeroDivisionError" in answer.stderr
-    assert "dividing_plugin.py" in answer.stderr
+    assert "test_cli.py" in answer.stderr
+
+
+def test_a_plugin_that_breaks_is_one_line(lmrl, tmp_path):
+    (tmp_path / "dividing_plugin.py").write_text("\n1 / 0\n")
+    answer = lmrl("tasks", "--plugin", tmp_path / "dividing_plugin.py")
+    assert refused(answer, "dividing_plugin.py, line 2: ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("env=5", "--set env=5: assigns to the whole section; here it is "),
+        ("env.layoutt=umaze", "it has no layoutt. Did you mean env.layout? Known: observe, layout, goal,"),
+    ],
+)
+@pytest.mark.parametrize("command", [("play",), ("data", "build"), ("eval", "api:some-model")])
+def test_what_a_simulator_does_not_take_is_one_line(lmrl, command, setting, said):
+    assert refused(lmrl(*command, "maze-fo", "--set", setting), said)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("training.stepz=3", "--set: training.stepz: unknown key. Did you mean training.steps"),
+        (
+            "model=gpt2",
+            "--set: model: found 'gpt2', but it is a section: write --model gpt2, or model.name=gpt2",
+        ),
+        ("optimizer=3", "should be `key: value` lines. Known keys: optimizer.engine, optimizer.zero_stage,"),
+        ("algorithm=3", "--set: algorithm: found 3, but it should be `key: value` lines"),
+        ("env=5", "--set: env: found 5, but it should be `key: value` lines"),
+        ("env.layoutt=umaze", "--set: env: maze-fo does not accept {'layoutt': 'umaze'}: it has no layoutt."),
+        ("env.wind=3", "it has no wind. Known: observe, layout, goal, invalid_penalty"),
+    ],
+)
+def test_a_file_is_blamed_only_for_what_stands_in_it(lmrl, out, tmp_path, setting, said):
+    (tmp_path / "good.yaml").write_text("training: {steps: 3}\n")
+    train = ("train", "bc", "maze-fo", "--out", out, "--config", tmp_path / "good.yaml")
+    assert refused(lmrl(*train, "--set", setting), said)
+    (tmp_path / "good.yaml").write_text("training: {stepz: 3}\n")
+    assert refused(lmrl(*train, "--set", "training.steps=4"), f"{tmp_path / 'good.yaml'}: training.stepz")
+
+
+def test_the_arguments_of_a_simulators_base_class_are_known(lmrl):
+    answer = lmrl("play", "chess-endgames", "--set", "env.max_move=3")
+    assert refused(answer, "Did you mean env.max_moves? Known: test_positions, opponent, ")
+
+
+@pytest.mark.parametrize("name", ["../escape", "a/b", ".hidden", "..", "x/", ""])
+@pytest.mark.parametrize("run", [("bc", "maze-fo"), ("tabular-q", "maze-symbolic")])
+def test_a_name_that_leads_elsewhere_is_refused(lmrl, out, run, name):
+    there = files(out.parent)
+    answer = lmrl("train", *run, "--name", name, "--out", out, "--data", out / "none.parquet")
+    assert refused(answer, f"--name {name!r}: should be a folder's name")
+    assert files(out.parent) == there
+
+
+def test_a_taken_name_is_refused(lmrl, out):
+    (out / "clone").mkdir()
+    (out / "clone" / "config.yaml").write_text("")
+    (out / "data").mkdir()
+    there = files(out)
+    named = ("--out", out, "--data", out / "none.parquet", "--name")
+    text = lmrl("train", "bc", "maze-fo", *named, "clone")
+    assert refused(text, f"run 'clone' exists in {out}/: choose another --name, or go on with --resume clone")
+    # Which cannot be resumed.
+    symbolic = lmrl("train", "tabular-q", "maze-symbolic", *named, "clone")
+    assert refused(symbolic, "choose another --name")
+    assert "--resume" not in symbolic.stderr
+    assert refused(
+        lmrl("train", "bc", "maze-fo", *named, "data"), "is there, and no run: choose another --name"
+    )
+    assert files(out) == there
+
+
+@pytest.mark.parametrize(
+    ("algo", "how"),
+    [
+        ("chai", "lmrl eval RUN TASK --decoding propose"),
+        ("api:gpt-4", "lmrl eval api:MODEL TASK"),
+        ("llm", "lmrl eval api:MODEL TASK"),
+    ],
+)
+def test_what_is_listed_but_not_trained_says_how_it_is_run(lmrl, out, algo, how):
+    assert refused(lmrl("train", algo, "car-dealer", "--out", out), f"{algo}: is not trained", how)
+
+
+@pytest.mark.parametrize("command", [("play",), ("data", "build"), ("eval", "run"), ("eval", "api:model")])
+def test_the_symbolic_maze_says_how_it_is_run(lmrl, command):
+    answer = lmrl(*command, "maze-symbolic")
+    assert refused(
+        answer, "is for `lmrl train rllib-dqn|tabular-q maze-symbolic` alone", "maze-fo is the same"
+    )
 
 
 @pytest.mark.slow

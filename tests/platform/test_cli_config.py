@@ -24,6 +24,10 @@ def test_keys_have_their_choices_and_their_meaning_beside_them(lmrl):
     assert "# clone | fresh; weights that the values' trunk starts from" in line
 
 
+def test_what_is_not_trained_says_how_it_is_run(lmrl):
+    assert "lmrl eval RUN TASK --decoding propose" in lmrl("config", "chai", "car-dealer").stderr
+
+
 def test_a_wrong_key_is_named(lmrl):
     answer = lmrl("config", "bc", "maze-fo", "--set", "training.stepz=3")
     assert answer.code != 0

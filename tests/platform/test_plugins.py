@@ -8,6 +8,7 @@ from algos.base import get_algorithm
 from envs.registry import get_task
 from lmrl_ray.config import ConfigError
 from lmrl_ray.plugins import load_plugins
+from lmrl_ray.resolve import resolve_config
 
 
 def test_a_plugin_file_brings_its_task_and_its_algorithm(toy):
@@ -50,6 +51,47 @@ def test_a_plugin_that_breaks_is_not_taken_for_loaded(tmp_path):
     path = tmp_path / "breaking_plugin.py"
     path.write_text("1 / 0\n")
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(ConfigError):
             load_plugins([str(path)])
     assert "lmrl_plugin_breaking_plugin" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("x = 1\n\n1 / 0\n", r"odd_plugin\.py, line 3: ZeroDivisionError: division by zero$"),
+        ("def f():\n    1 / 0\n\nf()\n", r"odd_plugin\.py, line 2: ZeroDivisionError"),
+        ("x = 1\ny = (\n", r"odd_plugin\.py, line 2: SyntaxError: '\(' was never closed$"),
+        (
+            "\nimport no_such_thing\n",
+            r"odd_plugin\.py, line 2: ModuleNotFoundError: No module named 'no_such",
+        ),
+        ("import json\njson.loads('{')\n", r"odd_plugin\.py, line 2: JSONDecodeError: Expecting"),
+        ("raise ValueError('one\\ntwo')\n", r"odd_plugin\.py, line 1: ValueError: one two$"),
+    ],
+)
+@pytest.mark.parametrize("as_module", [False, True])
+def test_the_line_of_a_plugin_that_breaks_is_named(tmp_path, monkeypatch, code, said, as_module):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "odd_plugin.py").write_text(code)
+    plugin = "odd_plugin" if as_module else str(tmp_path / "odd_plugin.py")
+    with pytest.raises(ConfigError, match=f"^plugins: {plugin}: {said}"):
+        load_plugins([plugin])
+
+
+def test_one_plugin_need_not_stand_in_a_list(tmp_path):
+    (tmp_path / "single_plugin.py").write_text("")
+    (tmp_path / "run.yaml").write_text(f"plugins: {tmp_path / 'single_plugin.py'}\n")
+    for given in (
+        {"file": tmp_path / "run.yaml"},
+        {"settings": [f"plugins={tmp_path / 'single_plugin.py'}"]},
+    ):
+        config = resolve_config("bc", "maze-fo", **given)
+        assert config.plugins == (str(tmp_path / "single_plugin.py"),)
+    assert "lmrl_plugin_single_plugin" in sys.modules
+
+
+@pytest.mark.parametrize("given", ["5", "[1]", "{a: b}"])
+def test_plugins_that_are_no_paths_are_refused(given):
+    with pytest.raises(ConfigError, match=r"plugins: found .*, but it should be a list of paths"):
+        resolve_config("bc", "maze-fo", settings=[f"plugins={given}"])

@@ -138,7 +138,8 @@ def test_the_command_line_says_what_is_wrong(lmrl, dialogues, tmp_path, monkeypa
     data = dialogues / "twenty-questions.parquet"
     answer = lmrl("simulator", "train", "maze-fo", "--data", data, "--out", tmp_path)
     assert answer.code == 1
-    assert "maze-fo: nobody answers here" in answer.stderr
+    assert answer.stderr.startswith("error: maze-fo: nobody answers here")
+    assert answer.stderr.endswith("choose twenty-questions, guess-my-city, car-dealer\n")
     for env, message in (
         (f"lm:{tmp_path}/none", "there is no such folder; train one with `lmrl simulator train TASK`"),
         ("api:some-model", "OPENAI_BASE_URL"),

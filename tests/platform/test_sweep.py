@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+import yaml
 from sweeps import STEPS, runs_of
 
 from lmrl_ray.config import ConfigError
@@ -55,6 +56,71 @@ def test_a_sweeps_file_is_checked_before_anything_runs(sweep_file, out, over, me
     with pytest.raises(ValueError, match=message):
         run_sweep(sweep_file(**over), out, 0, QUIET)
     assert sorted(p.name for p in out.iterdir()) == there
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"space": {}}, r"space: found \{\}, but it should search something, e\.g\. `optimizer\.lr: "),
+        ({"space": {"task": {"choice": ["toy"]}}}, r"space\.task: all trials share their task; edit task of"),
+        ({"space": {"algo": {"choice": ["mc"]}}}, r"space\.algo: all trials share their algo; edit algo of"),
+        ({"space": {"seed": {"choice": [1, 2]}}}, r"space\.seed: all trials share their seed; give --seed"),
+        ({"space": {"data": {"choice": ["x"]}}}, r"space\.data: all trials share .*; give it in `config`"),
+        ({"space": {"data_episodes": {"choice": [9]}}}, r"space\.data_episodes: all trials share"),
+        ({"space": {"init": {"choice": ["run"]}}}, r"space\.init: all trials share their init"),
+        ({"space": {"env.speed": {"choice": [3]}}}, r"space\.env\.speed: all trials share their env"),
+        ({"space": {"plugins": {"choice": [["x.py"]]}}}, r"space\.plugins: all trials share"),
+        (
+            {"space": {"resources.workers": {"choice": [0, 1]}}},
+            r"space\.resources\.workers: all trials share",
+        ),
+    ],
+)
+def test_a_space_has_something_in_which_trials_can_differ(sweep_file, over, message):
+    with pytest.raises(ConfigError, match=message):
+        read_sweep(sweep_file(**over), 0)
+
+
+@pytest.mark.parametrize("space", [{"model.name": ["tiny", "small"]}, {"model": [{"name": "small"}]}])
+@pytest.mark.parametrize("algo", ["bc", "ilql"])
+def test_the_model_is_searched_only_where_trials_start_from_nothing(sweep_file, tmp_path, algo, space):
+    file = sweep_file(algo=algo, space={key: {"choice": values} for key, values in space.items()})
+    with pytest.raises(ConfigError, match=r"space\.model.*: all trials start from .*untrained, and have its"):
+        read_sweep(file, 0)
+    values = yaml.safe_load(file.read_text())
+    values["config"]["init"] = None
+    file.write_text(yaml.safe_dump(values))
+    if algo == "bc":
+        assert read_sweep(file, 0)[1].init is None
+        return
+    with pytest.raises(ConfigError, match=r"space\.model.*: all trials start from one clone"):
+        read_sweep(file, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "said"),
+    [
+        ({"training": {"stepz": 9}}, [], r"toy_sweep\.yaml: config: training\.stepz: unknown key"),
+        ({}, ["training.stepz=9"], r"^--set: training\.stepz: unknown key"),
+    ],
+)
+def test_an_error_names_the_place_that_is_to_blame(sweep_file, config, settings, said):
+    with pytest.raises(ConfigError, match=said):
+        read_sweep(sweep_file(config=config), 0, settings)
+
+
+@pytest.mark.parametrize("over", [{"algo": "tabular-q"}, {"task": "maze-symbolic"}])
+def test_the_symbolic_maze_is_not_swept(sweep_file, over):
+    with pytest.raises(ConfigError, match=r"toy_sweep\.yaml: .*: is for `lmrl train` alone"):
+        read_sweep(sweep_file(**over), 0)
+
+
+def test_a_suite_is_no_sweep(tmp_path):
+    (tmp_path / "suite.yaml").write_text("tasks: [maze-fo]\nalgorithms: [bc]\n")
+    with pytest.raises(
+        ConfigError, match=r"is a suite, not a sweep; run it with `lmrl benchmark .*suite\.yaml`$"
+    ):
+        read_sweep(tmp_path / "suite.yaml", 0)
 
 
 def test_a_range_ends_before_it_begins_or_holds_nothing(sweep_file):

@@ -11,7 +11,7 @@ from envs.car_dealer.buyers import all_buyers
 from envs.conformance import check_env
 from envs.core import Episode
 from envs.guess_my_city.facts import load_cities
-from envs.registry import get_task, task_ids
+from envs.registry import UnknownTaskError, get_task, task_ids
 
 DIALOGUES = ("twenty-questions", "guess-my-city", "car-dealer")
 
@@ -343,5 +343,5 @@ def test_always_saying_the_most_frequent_thing_is_a_baseline():
 
 
 def test_a_task_in_which_nobody_answers_has_no_answering_side():
-    with pytest.raises(ValueError, match="maze-fo: nobody answers here"):
+    with pytest.raises(UnknownTaskError, match="maze-fo: nobody answers here"):
         get_task("maze-fo-answers")
