@@ -240,10 +240,11 @@ def _run_all(
     with display.bar("cells", len(jobs)) as bar:
 
         def keep(job: Job, result: Cell | str) -> None:
+            path = folder / "cells" / job.task / f"{job.algo}-{job.seed}.json"
             if isinstance(result, str):
                 failed[job.name] = result
+                path.unlink(missing_ok=True)  # what an earlier call came to, whose run is gone
             elif job.algo in suite.algorithms_of(job.task):
-                path = folder / "cells" / job.task / f"{job.algo}-{job.seed}.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(path, json.dumps(asdict(result), indent=1))
             bar.advance(1)

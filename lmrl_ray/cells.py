@@ -16,7 +16,7 @@ from typing import Any
 
 from algos.base import get_algorithm
 from lmrl_ray.cluster import Bundle, outside_bundles, player_bundles, room_for
-from lmrl_ray.config import ResourcesConfig, RunConfig, merge
+from lmrl_ray.config import ConfigError, ResourcesConfig, RunConfig, merge
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.comparison import Cell
 from lmrl_ray.report.progress import Display
@@ -189,7 +189,9 @@ def _trained(job: Job, parent_run: str) -> TrainedRun:
         return resume(str(job.folder), Path(job.out), hooks)
     given: dict[str, Any] = {}
     clone = Path(job.out) / job.clone
-    if job.algo != "bc" and (files := run_files(clone)) is not None:
+    if job.algo != "bc":
+        if (files := run_files(clone)) is None:
+            raise ConfigError(f"{job.clone}, whose data it has, has not begun")
         values = {"data": files.data, "init": str(clone)}
         given = {key: values[key] for key in from_clone(job.algo)}
     return train(job.config(given), Path(job.out), hooks, job.name)

@@ -77,11 +77,16 @@ def write(
 def publish(finished: Path, target: Path, keep: int) -> None:
     """Rename a finished checkpoint to its place, and drop all but the last `keep` beside it.
 
-    What a killed process left half-written there goes as well.
+    What a killed process left half-written there goes as well, and so do later ones, which were damaged:
+    training has gone back behind them.
     """
     if target.exists():
         shutil.rmtree(target)
     os.replace(finished, target)
+    for later in reversed(all_checkpoints(target.parent)):
+        if int(_step_of(later)) <= int(_step_of(target)):
+            break
+        shutil.rmtree(later)
     for unfinished in target.parent.glob(f"{UNFINISHED}*"):
         shutil.rmtree(unfinished)
     for old in all_checkpoints(target.parent)[:-keep]:

@@ -115,6 +115,7 @@ class _Loop:
             algorithm.temperature = config.rollout_decoding.temperature
         self.step = checkpoint.load_model(found, algorithm) if found else 0
         self.engine: Engine = make_engine(algorithm, config.optimizer)
+        self._check_all_found_it()
         if found:
             self.engine.load_optimizer_state(checkpoint.load_optimizer(found))
         scaling.compile_trunks(algorithm, config.model)
@@ -127,6 +128,15 @@ class _Loop:
         self._round: dict[str, float] = {}
         self.journal = Journal(job.journal, self.step) if context.rank == 0 else None
         self._clock, self._logged = time.monotonic(), self.step
+
+    def _check_all_found_it(self) -> None:
+        """CheckpointError when the workers would go on from different steps: a folder that is not in sync."""
+        most, least = self.engine.max(self.step), -self.engine.max(-self.step)
+        if most != least:
+            raise checkpoint.CheckpointError(
+                f"{self.job.checkpoints}: the last whole checkpoint is of step {least} for one worker, of "
+                f"{most} for another; is the folder the same on all nodes?"
+            )
 
     def run(self) -> int:
         try:

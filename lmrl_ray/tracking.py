@@ -141,7 +141,11 @@ class Tracker:
             raise explained(error, self.uri) from error
 
     def _do(self, operation: Operation) -> None:
-        self._outbox.append(operation)
+        try:
+            self._outbox.append(operation)
+        except OSError as error:  # a full disk, of which whoever writes something that counts says more
+            _say(f"warning: {self._home.name}: could not be written down for MLflow ({error})")
+            return
         self._try()
 
     def _try(self) -> None:

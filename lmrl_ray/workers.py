@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Callable
@@ -46,6 +47,7 @@ def learn_on_workers(job: LearnerJob, config: RunConfig, callbacks: tuple[Any, .
 
     from lmrl_ray.interfaces import OwnInterfaceConfig
 
+    _forget_what_is_gone(job.checkpoints)
     storage, name = job.checkpoints.parent, job.checkpoints.name
     gpu = resources.gpus_per_worker > 0
     trainer = TorchTrainer(
@@ -72,6 +74,16 @@ def learn_on_workers(job: LearnerJob, config: RunConfig, callbacks: tuple[Any, .
         trainer.fit()
     except train.TrainingFailedError as error:
         raise WorkerError(_cause(error)) from error
+
+
+def _forget_what_is_gone(checkpoints: Path) -> None:
+    """Ray begins no run of which it remembers a checkpoint that is gone: a resume in one process, or its
+    owner, has removed it. Our loop finds the last one without Ray."""
+    memory = checkpoints / "checkpoint_manager_snapshot.json"
+    if memory.is_file():
+        known = json.loads(memory.read_text())["checkpoint_results"]
+        if not all((checkpoints / entry["checkpoint_dir_name"]).is_dir() for entry in known):
+            memory.unlink()
 
 
 def _worker(config: dict[str, Any]) -> None:

@@ -270,6 +270,15 @@ def test_a_pickle_in_the_place_of_safetensors_is_refused(run, material, tmp_path
     assert not marker.exists()
 
 
+def test_publishing_drops_damaged_checkpoints_that_training_has_gone_back_behind(tmp_path):
+    for step in (100, 200):
+        (tmp_path / f"step-{step:06d}").mkdir()
+    beside = tmp_path / f"{checkpoint.UNFINISHED}50"
+    beside.mkdir()
+    checkpoint.publish(beside, tmp_path / "step-000050", keep=2)
+    assert [p.name for p in tmp_path.iterdir()] == ["step-000050"]
+
+
 def test_publishing_replaces_a_checkpoint_of_the_same_step_and_drops_the_oldest(tmp_path):
     for step in range(3):
         beside = tmp_path / f"{checkpoint.UNFINISHED}{step}"

@@ -105,6 +105,15 @@ def test_a_run_stopped_at_half_and_resumed_has_the_bytes_of_one_never_stopped(
     assert figures_in(job) == figures_in(whole)
 
 
+def test_workers_that_find_different_checkpoints_do_not_begin(material, undisturbed, monkeypatch):
+    job = undisturbed(config_of(material, "bc", optimizer=ENGINES["torch"]))
+    monkeypatch.setattr(TorchEngine, "max", lambda self, value: max(value, -MIDDLE))
+    with pytest.raises(
+        checkpoint.CheckpointError, match=f"step {MIDDLE} for one worker, of {STEPS} for another"
+    ):
+        learn_here(job)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["_backward", "_apply", "after_step"])
 @pytest.mark.parametrize(("algo", "engine"), [("bc", "torch"), ("ilql", "torch"), ("ilql", "zero-2")])

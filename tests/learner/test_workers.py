@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 from small_runs import ENV, EVERY, STEPS, TASK, config_of, job_of, learn_here, weights
 
 from envs import registry
-from lmrl_ray import journal
+from lmrl_ray import checkpoint, journal
 from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.train import Hooks, TrainedRun, train
-from lmrl_ray.workers import WorkerError
+from lmrl_ray.workers import WorkerError, learn_on_workers
 
 pytestmark = pytest.mark.slow
 PLUGIN = str(Path(faulty_algorithms.__file__).resolve())
@@ -129,6 +129,19 @@ def test_a_killed_worker_is_restarted_from_the_last_checkpoint_and_the_run_ends_
         f"1 of 2 learner workers killed in step {faulty_algorithms.FATAL_STEP} of {STEPS}: "
         f"weights and journal are the undisturbed run's, bit for bit",
     )
+
+
+def test_workers_go_on_where_a_checkpoint_that_ray_remembers_was_removed(material, tmp_path, ray_cluster):
+    def run(steps):
+        config = config_of(material, "bc", training={"steps": steps}, resources={"workers": 1}, env=ENV)
+        job = job_of(material, config, tmp_path / "run")
+        learn_on_workers(job, config)
+        return job
+
+    job = run(2 * EVERY)
+    shutil.rmtree(job.checkpoints / f"step-{EVERY:06d}")
+    run(STEPS)
+    assert checkpoint.latest(job.checkpoints).name == LAST
 
 
 def test_an_error_in_a_worker_is_told_in_its_own_words_in_one_line(start, out, tmp_path):

@@ -337,6 +337,9 @@ def test_a_cell_that_fails_is_named_at_the_end_and_costs_the_others_nothing(tmp_
     diverges = "overrides: {mc: {optimizer: {lr: 1.0e+37}}}\n"
     file.write_text(suite.replace("mc]", "mc, filtered-bc]") + diverges)
     hooks = Hooks(Display(quiet=True))
+    earlier = tmp_path / "runs" / "benchmarks" / "small" / "cells" / "toy" / "mc-0.json"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_text("what a run that was removed came to")
     with pytest.raises(BenchmarkError, match=r"1 failed.*\n  small-toy-mc-s0: DivergedError: ") as failed:
         run_benchmark(file, tmp_path / "runs", hooks, max_concurrent=1)
     result = failed.value.result

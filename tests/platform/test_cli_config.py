@@ -2,11 +2,13 @@
 
 import pytest
 
-from algos.base import algorithm_ids
+from algos.base import algorithm_ids, get_algorithm
 from lmrl_ray.resolve import resolve_config
 
 
-@pytest.mark.parametrize("algo", algorithm_ids())
+@pytest.mark.parametrize(
+    "algo", [a for a in algorithm_ids() if get_algorithm(a).__module__.startswith("algos.")]
+)
 def test_what_is_printed_is_the_configuration_itself(lmrl, tmp_path, algo):
     settings = ["optimizer.lr=1e-5", "model.lora.r=4"]
     answer = lmrl("config", algo, "wordle", *(f"--set={setting}" for setting in settings))

@@ -149,6 +149,17 @@ def test_what_the_store_will_not_take_stops_no_training_and_is_named(store, out,
     assert f"lmrl sync {out / 'run'} --out {out}" in printed
 
 
+def test_a_full_disk_is_said_and_hides_no_other_error(store, out, capsys, monkeypatch):
+    tracker = Tracker(out, out / "run")
+
+    def full(self, operation):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Outbox, "append", full)
+    tracker.finish("FAILED")
+    assert "warning: run: could not be written down for MLflow ([Errno 28]" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_gone_is_named_and_left_out(store, client, out, tmp_path, capsys):
     tracker = Tracker(out, out / "run")
     store.error = ConnectionError("gone")

@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file
@@ -133,7 +134,8 @@ def test_a_run_that_fails_is_marked_so_and_can_be_resumed(config, out, hooks, cl
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change(
     config, out, hooks, client, monkeypatch
 ):
-    monkeypatch.setattr(learner_module.math, "isfinite", lambda x: not math.isnan(x) and x < -1)
+    numbers = SimpleNamespace(isfinite=lambda x: not math.isnan(x) and x < -1, cos=math.cos, pi=math.pi)
+    monkeypatch.setattr(learner_module, "math", numbers)
     with pytest.raises(DivergedError, match=r"lower optimizer\.lr"):
         train(config(), out, hooks)
     assert [r.info.status for r in runs_of(client)] == ["FAILED"]
