@@ -95,8 +95,20 @@ class LanguageModel:
     def save(self, folder: Path) -> None:
         quiet_transformers()
         adapted = has_adapters(self.model)
-        self.model.save_pretrained(folder, state_dict=merged_state(self.model) if adapted else None)
+        with _written_by_every_worker(self.model):
+            self.model.save_pretrained(folder, state_dict=merged_state(self.model) if adapted else None)
         self.codec.tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _written_by_every_worker(model: Any) -> Iterator[None]:
+    """Inside, `save_pretrained` writes on each rank: where torch.distributed runs it would on the first
+    alone, without a word, but each learner worker plays from a folder of its own."""
+    model.should_save_on_this_rank = lambda is_main_process: is_main_process
+    try:
+        yield
+    finally:
+        del model.should_save_on_this_rank
 
 
 def create(preset: str, texts: Iterable[str], seed: int) -> LanguageModel:

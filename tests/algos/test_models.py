@@ -222,3 +222,12 @@ def test_a_tokenizer_that_does_not_concatenate_is_refused(tmp_path):
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?", pad_token="?").save_pretrained(tmp_path)
     with pytest.raises(TokenizerError, match="byte-level"):
         models.load(tmp_path)
+
+
+def test_a_model_is_saved_by_every_learner_worker_and_not_the_first_alone(tmp_path, monkeypatch):
+    from transformers.distributed import mixin
+
+    monkeypatch.setattr(mixin, "_is_torch_distributed_initialized", lambda: True)
+    monkeypatch.setattr(mixin, "_get_torch_distributed_rank", lambda: 1)
+    models.create("tiny", ["move left\n"], 0).save(tmp_path / "saved")
+    assert models.load(tmp_path / "saved").codec.encode("move left\n").size

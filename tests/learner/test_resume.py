@@ -6,14 +6,17 @@ import math
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from small_runs import EVERY, STEPS, TASK, Stop, config_of, everything, job_of, learn_here, weights
 
+from algos import models
 from algos.base import get_algorithm
 from algos.bc import BC
 from envs import registry
-from lmrl_ray import checkpoint, journal
+from lmrl_ray import checkpoint, journal, source
 from lmrl_ray.config import OptimizerConfig
+from lmrl_ray.data import EpisodeDataset, outcomes
 from lmrl_ray.engine import DeepSpeedEngine, TorchEngine
 from lmrl_ray.learner import DivergedError, LocalContext, learning_rate
 from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
@@ -103,6 +106,19 @@ def test_a_run_stopped_at_half_and_resumed_has_the_bytes_of_one_never_stopped(
     assert learn_here(job) == STEPS
     assert weights(job.checkpoints / LAST) == weights(whole.checkpoints / LAST)
     assert figures_in(job) == figures_in(whole)
+
+
+def test_filtered_bc_learns_from_the_episodes_that_it_keeps_alone(material, tmp_path, monkeypatch):
+    config = config_of(material, "filtered-bc", algorithm={"fraction": 0.2})
+    dataset = EpisodeDataset(material.data)
+    best = get_algorithm("filtered-bc")(config.algorithm, models.load(material.start / "policy"))
+    kept = best.select(*outcomes(dataset), np.random.default_rng(config.seed))
+    learnt = set()
+    encode = source.encode_episode
+    monkeypatch.setattr(source, "encode_episode", lambda e, *rest: learnt.add(e.seed) or encode(e, *rest))
+    learn_here(job_of(material, config, tmp_path / "run"))
+    assert learnt == {e.seed for e, keep in zip(dataset, kept, strict=True) if keep}
+    assert len(learnt) == 5
 
 
 def test_workers_that_find_different_checkpoints_do_not_begin(material, undisturbed, monkeypatch):
