@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def learn_on_workers(job: LearnerJob, config: RunConfig, callbacks: tuple[Any, .
     """Run the loop on `resources.workers` workers. WorkerError when they cannot be kept running."""
     resources = config.resources
     ensure_ray(resources)
+    import ray
     from ray import train
     from ray.train.torch import TorchTrainer
 
@@ -70,8 +72,16 @@ def learn_on_workers(job: LearnerJob, config: RunConfig, callbacks: tuple[Any, .
             callbacks=list(callbacks),
         ),
     )
+    controllers: list[Any] = []
+    # Ray Train's own handler of Ctrl-C ends the process as if it had failed, and stays after the training.
+    setattr(trainer, "_register_sigint_handler", controllers.append)  # noqa: B010
     try:
         trainer.fit()
+    except KeyboardInterrupt:
+        for controller in controllers:
+            with suppress(ray.exceptions.RayActorError):  # so it tells that it is gone
+                ray.get(controller.abort.remote())
+        raise
     except train.TrainingFailedError as error:
         raise WorkerError(_cause(error)) from error
 

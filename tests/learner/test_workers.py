@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +158,27 @@ def test_workers_go_on_where_a_checkpoint_that_ray_remembers_was_removed(materia
     shutil.rmtree(job.checkpoints / f"step-{EVERY:06d}")
     run(STEPS)
     assert checkpoint.latest(job.checkpoints).name == LAST
+
+
+def test_an_interrupt_ends_the_workers_and_the_run_is_marked_killed(material, out, ray_cluster):
+    import ray
+
+    free = ray.available_resources()["CPU"]
+    config = config_of(material, "bc", training={"steps": 100_000}, resources={"workers": 1}, env=ENV)
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(*_):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config, out, Hooks(Display(quiet=True), on_metrics=interrupt), name="interrupted")
+    assert signal.getsignal(signal.SIGINT) is before
+    run_id = json.loads((out / "interrupted" / "mlflow.json").read_text())["run_id"]
+    assert mlflow_run(out, run_id)[1].info.status == "KILLED"
+    deadline = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != free:
+        assert time.monotonic() < deadline, "a worker still holds its CPU"
+        time.sleep(0.1)
 
 
 def test_an_error_in_a_worker_is_told_in_its_own_words_in_one_line(start, out, tmp_path):
