@@ -11,11 +11,11 @@ import difflib
 import inspect
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmrl_ray
 from algos.models import PRESETS
@@ -23,6 +23,10 @@ from envs.registry import ANSWERS, get_task
 from lmrl_ray import checkpoint
 from lmrl_ray.config import ConfigError, RunConfig, load_yaml, merge, parse, parse_settings
 from lmrl_ray.plugins import load_plugins, loaded
+
+ConfigT = TypeVar("ConfigT")
+Layer = tuple[str, Mapping[str, Any]]
+"""Values, and the name of the place where they stand."""
 
 
 def resolve_config(
@@ -36,6 +40,17 @@ def resolve_config(
 ) -> RunConfig:
     """The configuration of a run; `out` is where a run that `init` names would be. Raises ConfigError and
     the errors of unknown names."""
+    return resolve_layers(algo, task, typed_layers(algo, task, file, settings, options), out)
+
+
+def typed_layers(
+    algo: str,
+    task: str,
+    file: Path | None,
+    settings: Iterable[str],
+    options: Mapping[str, Any] | None,
+) -> list[Layer]:
+    """What a person typed; later ones win. ConfigError where a place is for another algorithm or task."""
     given = [("--set", parse_settings(settings))]
     if file is not None:
         given.insert(0, (str(file), load_yaml(file)))
@@ -43,28 +58,31 @@ def resolve_config(
         for key, asked in (("algo", algo), ("task", task)):
             if values.get(key, asked) != asked:
                 raise ConfigError(f"{where}: {key}: is {values[key]!r}, but {asked!r} was asked for")
-    return resolve_layers(algo, task, [*given, ("config", options or {})], out)
+    return [*given, ("config", options or {})]
 
 
-def resolve_layers(
-    algo: str, task: str, layers: Sequence[tuple[str, Mapping[str, Any]]], out: Path = Path("runs")
-) -> RunConfig:
-    """The same of values that stand in several places, each with its name; later ones win.
-
-    The place that an error names is the one to blame.
-    """
+def resolve_layers(algo: str, task: str, layers: Sequence[Layer], out: Path = Path("runs")) -> RunConfig:
+    """The same of values that stand in several places; later ones win."""
     own = {"algo": algo, "task": task}
     over: dict[str, Any] = reduce(merge, (values for _, values in layers), {})
     load_plugins(over.get("plugins") or ())
     values = for_model(tuned_defaults(algo, task), _model_name(over, out))
+    return checked(merge(values, own), layers, _usable)
+
+
+def checked(
+    start: Mapping[str, Any], layers: Sequence[Layer], check: Callable[[Mapping[str, Any], str], ConfigT]
+) -> ConfigT:
+    """`check` of the layers on top of `start`. The place that its error names is the one to blame."""
     try:
-        return _usable(merge(merge(values, over), own), "config")
+        return check(reduce(merge, (values for _, values in layers), dict(start)), "config")
     except ConfigError:
         # One after the other only now: what is wrong in one place may be mended in the next.
+        values = dict(start)
         for where, layer in layers:
-            values = merge(merge(values, layer), own)
+            values = merge(values, layer)
             if layer:
-                _usable(values, where)
+                check(values, where)
         raise
 
 

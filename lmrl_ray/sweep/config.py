@@ -147,8 +147,11 @@ def load_sweep(file: Path) -> SweepConfig:
     return validate(SweepConfig, values, str(file), "")
 
 
-def read_sweep(file: Path, seed: int, settings: Sequence[str] = ()) -> tuple[SweepConfig, RunConfig]:
-    """A sweep's file and the configuration its trials share, both checked. Raises ConfigError."""
+def read_sweep(
+    file: Path, seed: int, settings: Sequence[str] = (), out: Path = Path("runs")
+) -> tuple[SweepConfig, RunConfig]:
+    """A sweep's file and the configuration its trials share, both checked; `init` may be the name of a run
+    below `out`. Raises ConfigError."""
     sweep = load_sweep(file)
     if is_symbolic(sweep.algo, sweep.task):
         raise ConfigError(
@@ -158,7 +161,7 @@ def read_sweep(file: Path, seed: int, settings: Sequence[str] = ()) -> tuple[Swe
     _check_has_effect(sweep.config, f"{file}: config.")
     _check_has_effect(changed, "--set ")
     layers = [(f"{file}: config", sweep.config), ("--set", changed), ("--seed", {"seed": seed})]
-    base = resolve_layers(sweep.algo, sweep.task, layers)
+    base = resolve_layers(sweep.algo, sweep.task, layers, out)
     _check_may_differ(sweep, base, str(file))
     _check_metric(sweep, base, str(file))
     _check_draws(sweep, base, str(file))
@@ -278,7 +281,9 @@ def _check_population(sweep: SweepConfig, base: RunConfig, where: str) -> None:
 def _check_rhythm(sweep: SweepConfig, base: RunConfig, where: str) -> None:
     """A trial is compared where it is scored, and scored where it has a checkpoint to copy."""
     training, every = base.training, sweep.pbt.interval_steps
-    reports = training.eval_every if sweep.metric.startswith("eval/") else training.log_every
+    # What is evaluated is logged, too.
+    both = math.gcd(training.log_every, training.eval_every)
+    reports = training.eval_every if sweep.metric.startswith("eval/") else both
     if reports % training.save_every:
         raise ConfigError(
             f"{where}: config.training.save_every: is {training.save_every}, but {sweep.metric} is reported "

@@ -59,14 +59,19 @@ class SweepResult:
         }
 
 
-def collect(results: Any, plan: Plan, folder: Path, out: Path) -> SweepResult:
-    """Read Tune's results and write `best.yaml`. ConfigError when no trial was scored."""
+def trials_of(results: Any, plan: Plan) -> list[Trial]:
+    """What Tune tells of each trial."""
+    return [_trial(result, plan) for result in results]
+
+
+def collect(trials: list[Trial], errors: list[Any], plan: Plan, folder: Path, out: Path) -> SweepResult:
+    """Sort the trials and write `best.yaml`. ConfigError when none was scored, with the first of Tune's
+    errors."""
     sweep = SweepConfig.model_validate(plan.sweep)
-    trials = [_trial(result, plan) for result in results]
     scored = sorted((t for t in trials if t.counts), key=lambda t: -sweep.sign * (t.score or 0.0))
     if not scored:
-        errors = [str(e).strip().splitlines()[-1] for e in results.errors]
-        raise ConfigError(f"sweep {plan.name}: no trial was scored: {errors[0] if errors else 'none ran'}")
+        reason = str(errors[0]).strip().splitlines()[-1] if errors else "none ran"
+        raise ConfigError(f"sweep {plan.name}: no trial was scored: {reason}")
     # What a later run starts from and learns from is its own affair.
     best = {k: v for k, v in plan.base.items() if k not in ("init", "data", "seed")}
     path = folder / "best.yaml"
@@ -95,5 +100,6 @@ def _trial(result: Any, plan: Plan) -> Trial:
     status = "error" if result.error else "done"
     if not result.error and step < plan.base["training"]["steps"]:
         status = "stopped"
-    name = plan.run_name(metrics.get("trial_id", "?"))
+    # Tune's folder of a trial is named by its id, which its metrics tell only after the first report.
+    name = plan.run_name(Path(result.path).name)
     return Trial(name, dict(result.config or {}), step, metrics.get(plan.metric), status)

@@ -20,7 +20,7 @@ from lmrl_ray.config import ConfigError, parse
 from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.coordinates import draw_coordinates
 from lmrl_ray.sweep.config import SweepConfig, load_sweep, read_sweep
-from lmrl_ray.sweep.results import SweepResult, axes_of, collect
+from lmrl_ray.sweep.results import SweepResult, axes_of, collect, trials_of
 from lmrl_ray.sweep.trial import Plan
 from lmrl_ray.sweep.tuning import tune_plan
 from lmrl_ray.tracking import Tracker
@@ -58,19 +58,20 @@ def run_sweep(
     sweep = SweepConfig.model_validate(plan.sweep)
     with following_status(tracker):
         results = tune_plan(plan, folder, out)
-        result = collect(results, plan, folder, out)
+        trials = trials_of(results, plan)
+        tracker.close_children(failed=[t.name for t in trials if t.status == "error"])
+        result = collect(trials, results.errors, plan, folder, out)
         picture = draw_coordinates(axes_of(result, sweep), result.picture, sweep.mode)
         tracker.log_table([asdict(t) for t in result.trials], "trials.json")
         tracker.log_table([asdict(e) for e in result.exploits], "exploits.json")
         _log_files(tracker, [result.best_config, picture])
-        tracker.close_children()
     return result
 
 
 def _begin(
     file: Path, out: Path, seed: int, max_concurrent: int | None, settings: Sequence[str]
 ) -> tuple[Path, Plan]:
-    sweep, base = read_sweep(file, seed, settings)
+    sweep, base = read_sweep(file, seed, settings, out)
     if max_concurrent is not None and sweep.scheduler == "pbt":
         raise ConfigError(
             f"--max-concurrent {max_concurrent}: scheduler pbt keeps its whole population of {sweep.trials} "

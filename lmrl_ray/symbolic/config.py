@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from pydantic import Field, SerializeAsAny
 
 from algos.settings import Settings
-from lmrl_ray.config import ConfigError, load_yaml, merge, parse_settings, validate
-from lmrl_ray.resolve import check_simulator
+from lmrl_ray.config import ConfigError, validate
+from lmrl_ray.resolve import check_simulator, checked, typed_layers
 
 TASK = "maze-symbolic"
 TEXT_TASK = "maze-fo"
@@ -87,14 +87,16 @@ def resolve(
             f"{algo} {task}: {' and '.join(ALGORITHMS)} learn {TASK} alone, and nothing else learns it; "
             f"{TEXT_TASK} is the same maze in words"
         )
-    where = str(file) if file else "config"
-    values = merge(merge(load_yaml(file) if file else {}, parse_settings(settings)), options or {})
-    for key, asked in (("algo", algo), ("task", task)):
-        if values.setdefault(key, asked) != asked:
-            raise ConfigError(f"{where}: {key}: is {values[key]!r}, but {asked!r} was asked for")
-    algorithm = validate(ALGORITHMS[algo].settings, values.pop("algorithm", None) or {}, where, "algorithm.")
-    config = validate(SymbolicConfig, values, where, "").model_copy(update={"algorithm": algorithm})
-    if algo == "rllib-dqn" and (config.data or config.data_episodes):
+    layers = typed_layers(algo, task, file, settings, options)
+    return checked({"algo": algo, "task": task}, layers, _usable)
+
+
+def _usable(values: Mapping[str, Any], where: str) -> SymbolicConfig:
+    schema = ALGORITHMS[values["algo"]].settings
+    algorithm = validate(schema, values.get("algorithm") or {}, where, "algorithm.")
+    rest = {k: v for k, v in values.items() if k != "algorithm"}
+    config = validate(SymbolicConfig, rest, where, "").model_copy(update={"algorithm": algorithm})
+    if config.algo == "rllib-dqn" and (config.data or config.data_episodes):
         raise ConfigError(f"{where}: data: rllib-dqn plays the maze itself; tabular-q learns from a data set")
-    check_simulator(TEXT_TASK, config.env)
+    check_simulator(TEXT_TASK, config.env, f"{where}: env")
     return config

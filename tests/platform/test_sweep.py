@@ -97,6 +97,14 @@ def test_the_model_is_searched_only_where_trials_start_from_nothing(sweep_file, 
         read_sweep(file, 0)
 
 
+def test_a_run_below_out_is_known_by_its_name(sweep_file, tmp_path):
+    (tmp_path / "cloned" / "policy").mkdir(parents=True)
+    (tmp_path / "cloned" / "config.yaml").write_text("task: maze-fo\nmodel: {name: gpt2}\n")
+    file = sweep_file(algo="ilql", task="maze-fo", space={"algorithm.tau": {"uniform": [0.6, 0.9]}})
+    _, base = read_sweep(file, 0, ["init=cloned"], tmp_path)
+    assert base.optimizer.lr == 5e-5  # a pre-trained model's
+
+
 @pytest.mark.parametrize(
     ("config", "settings", "said"),
     [
@@ -255,15 +263,20 @@ def test_a_trial_that_learns_on_workers_is_scored(sweep_file, out, ray_cluster):
 
 
 @pytest.mark.slow
-def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(sweep_file, out, client, ray_cluster):
-    broken = {
-        "config": {"env": {"raises_in": [0, 1, 2, 3, 4]}},
-        "trials": 1,
-        "scheduler": "none",
-        "asha": None,
-    }
-    with pytest.raises(ConfigError, match=r"no trial was scored.*the simulator broke"):
-        run_sweep(sweep_file(**broken), out, 0, QUIET, max_concurrent=1)
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"config": {"env": {"raises_in": [0, 1, 2, 3, 4]}}}, "the simulator broke"),
+        ({"algo": "toy-killed", "config": {"resources": {"max_failures": 0}}}, "died"),
+    ],
+)
+def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(
+    sweep_file, out, client, ray_cluster, broken, said
+):
+    file = sweep_file(**broken, trials=1, scheduler="none", asha=None)
+    with pytest.raises(ConfigError, match=rf"no trial was scored: .*{said}"):
+        run_sweep(file, out, 0, QUIET, max_concurrent=1)
+    assert len(runs_of(client)) == 2
     assert {r.info.status for r in runs_of(client).values()} == {"FAILED"}
 
 

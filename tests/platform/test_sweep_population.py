@@ -51,6 +51,10 @@ PBT = {
         ({"max_concurrent": 1}, r"max_concurrent: found 1, but scheduler pbt keeps its whole population"),
         ({"config": {"resources": {"workers": 1}}}, r"resources\.workers: found 1.*in its own process"),
         ({"config": {"training": {"save_every": 3}}}, r"save_every: is 3.*needs a checkpoint at each; use 2"),
+        (
+            {"metric": "loss", "config": {"training": {"log_every": 4, "eval_every": 3, "save_every": 4}}},
+            r"save_every: is 4, but loss is reported every 1 steps .* use 1",
+        ),
         ({"pbt": {"interval_steps": 3}}, r"interval_steps: found 3.*every 2 steps; use a multiple"),
         ({"pbt": {"interval_steps": 8}}, r"interval_steps: found 8, but training ends after 8 steps"),
         ({"space": {"training.batch_episodes": {"choice": [2, 4]}}}, r"only algorithm, optimizer, decoding"),

@@ -156,7 +156,7 @@ def test_another_map_is_learnt_from_its_own_data(lmrl, out):
         (("ilql", "maze-symbolic"), "rllib-dqn and tabular-q learn maze-symbolic alone"),
         (("tabular-q", "maze-fo"), "rllib-dqn and tabular-q learn maze-symbolic alone"),
         (("tabular-q", "maze-symbolic", "--set", "algorithm.gama=1"), "Did you mean algorithm.gamma"),
-        (("tabular-q", "maze-symbolic", "--set", "algorithm.gamma=2"), "algorithm.gamma: found 2"),
+        (("tabular-q", "maze-symbolic", "--set", "algorithm.gamma=2"), "--set: algorithm.gamma: found 2"),
         (("tabular-q", "maze-symbolic", "--model", "tiny"), "model: unknown key"),
         (("tabular-q", "maze-symbolic", "--set", "algo=ilql"), "algo: is 'ilql', but 'tabular-q' was asked"),
         (("rllib-dqn", "maze-symbolic", "--data", "x.parquet"), "rllib-dqn plays the maze itself"),

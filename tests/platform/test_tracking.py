@@ -112,14 +112,21 @@ def test_a_run_ends_as_what_happened(out, status, error, expected):
 
 def test_children_hang_below_their_parent_and_end_with_it(out, client, status):
     parent = Tracker(out, out / "sweep")
-    stopped, failed, stranger = (
+    stopped, failed, killed, stranger = (
         Tracker(out, out / "a", parent_id=parent.run_id),
         Tracker(out, out / "b", parent_id=parent.run_id),
+        Tracker(out, out / "killed", parent_id=parent.run_id),
         Tracker(out, out / "c"),
     )
     failed.finish("FAILED")
-    parent.close_children()
-    assert [status(t) for t in (stopped, failed, stranger)] == ["FINISHED", "FAILED", "RUNNING"]
+    parent.close_children(failed=["b", "killed"])
+    assert [status(t) for t in (stopped, failed, killed, stranger)] == [
+        "FINISHED",
+        "FAILED",
+        "FAILED",
+        "RUNNING",
+    ]
+    assert "stopped_by" not in client.get_run(killed.run_id).data.tags
     tags = client.get_run(stopped.run_id).data.tags
     assert tags["mlflow.parentRunId"] == parent.run_id
     assert tags["stopped_by"] == "scheduler"

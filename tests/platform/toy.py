@@ -138,3 +138,15 @@ class ToyBC(BC):
     id = "toy-bc"
     title = "Toy behaviour cloning"
     source = "none"
+
+
+@register_algorithm
+class Killed(BC):
+    """Its process is killed in the first step, as by the kernel when memory runs out."""
+
+    id = "toy-killed"
+    title = "Toy that is killed"
+    source = "none"
+
+    def after_step(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
