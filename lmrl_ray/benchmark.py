@@ -32,7 +32,7 @@ from lmrl_ray.report.comparison import Cell, Row, summarize
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_layers
 from lmrl_ray.tracking import Tracker, flatten
-from lmrl_ray.train import Hooks, check_plain, following_status, read_config, write_whole
+from lmrl_ray.train import Hooks, check_plain, leading, read_config, write_whole
 
 
 class Suite(Settings):
@@ -100,8 +100,9 @@ def run_benchmark(
         _check_cell(job, folder.name)
     at_once = make_room(jobs, max_concurrent)
     tracker = _tracker(folder, out, suite)
-    with following_status(tracker):
+    with leading(tracker):
         failed = _run_all(suite, folder, jobs, tracker.run_id, at_once, hooks.display)
+        tracker.close_children(failed=failed)
         cells = _finished(folder)
         rows = summarize(cells, _baselines(suite))
         result = BenchmarkResult(folder.name, rows, folder / "results.json", tracker.run_id)

@@ -118,10 +118,10 @@ class Tracker:
         """Final figures, without a step."""
         self._do({"do": "scores", "scores": dict(scores), "time": time.time()})
 
-    def close_children(self, failed: Collection[str] = ()) -> None:
-        """End child runs that could not do so themselves: `failed` ones, whose process died, and those that
-        a scheduler stopped."""
-        self._do({"do": "close_children", "failed": list(failed)})
+    def close_children(self, status: str = "FINISHED", failed: Collection[str] = ()) -> None:
+        """End child runs that could not do so themselves: `failed` ones, whose process died, as FAILED, the
+        others as `status` (FINISHED: a scheduler stopped them; KILLED: they ended with their driver)."""
+        self._do({"do": "close_children", "status": status, "failed": list(failed)})
 
     def finish(self, status: str) -> None:
         """End the run: FINISHED, FAILED or KILLED. Says so when not all of it has arrived."""
@@ -260,18 +260,17 @@ def _send_status(client: Any, run_id: str, status: str) -> None:
         client.set_terminated(run_id, status)
 
 
-def _close_children(client: Any, run_id: str, failed: Collection[str] = ()) -> None:
+def _close_children(client: Any, run_id: str, status: str = "FINISHED", failed: Collection[str] = ()) -> None:
     run = client.get_run(run_id)
     children = client.search_runs(
         [run.info.experiment_id],
         f"tags.`mlflow.parentRunId` = '{run_id}' and attributes.status = 'RUNNING'",
     )
     for child in children:
-        if child.info.run_name in failed:
-            client.set_terminated(child.info.run_id, "FAILED")
-            continue
-        client.set_tag(child.info.run_id, "stopped_by", "scheduler")
-        client.set_terminated(child.info.run_id, "FINISHED")
+        ended = "FAILED" if child.info.run_name in failed else status
+        if ended == "FINISHED":
+            client.set_tag(child.info.run_id, "stopped_by", "scheduler")
+        client.set_terminated(child.info.run_id, ended)
 
 
 _OPERATIONS: dict[str, Any] = {

@@ -247,6 +247,17 @@ def following_status(tracker: Tracker) -> Iterator[None]:
 
 
 @contextmanager
+def leading(tracker: Tracker) -> Iterator[None]:
+    """The same of a run whose children end with it, whatever ends it."""
+    with following_status(tracker):
+        try:
+            yield
+        except BaseException:
+            tracker.close_children("KILLED")
+            raise
+
+
+@contextmanager
 def _following(job: LearnerJob, config: RunConfig, tracker: Tracker, hooks: Hooks) -> Iterator[None]:
     """While inside, threads read the journal: the bar moves, and MLflow is written at its own pace."""
     with hooks.display.bar(f"training {config.algo}", config.training.steps) as bar:

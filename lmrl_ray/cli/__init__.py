@@ -9,6 +9,11 @@ import traceback
 _OWN_PACKAGES = ("envs", "algos", "lmrl_ray")
 _INTERRUPTED = 130
 """How typer ends after a KeyboardInterrupt."""
+_GOES_ON = {
+    "train": "; continue with --resume",
+    "sweep": "; continue with --resume",
+    "benchmark": "; the same command goes on",
+}
 
 
 def main() -> None:
@@ -22,8 +27,8 @@ def main() -> None:
         app(standalone_mode=True)
     except SystemExit as stopped:
         if stopped.code == _INTERRUPTED:
-            resumable = sys.argv[1:2] in (["train"], ["sweep"])
-            print(f"interrupted{'; continue with --resume' if resumable else ''}", file=sys.stderr)
+            command = next(iter(sys.argv[1:]), "")
+            print(f"interrupted{_GOES_ON.get(command, '')}", file=sys.stderr)
         raise
     except Exception as error:
         if type(error).__module__.split(".")[0] not in _OWN_PACKAGES:

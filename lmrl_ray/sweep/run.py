@@ -24,7 +24,7 @@ from lmrl_ray.sweep.results import SweepResult, axes_of, collect, trials_of
 from lmrl_ray.sweep.trial import Plan
 from lmrl_ray.sweep.tuning import tune_plan
 from lmrl_ray.tracking import Tracker
-from lmrl_ray.train import Hooks, claim, following_status, prepare, write_whole
+from lmrl_ray.train import Hooks, claim, leading, prepare, write_whole
 
 
 def run_sweep(
@@ -56,7 +56,7 @@ def run_sweep(
             shutil.rmtree(folder)
         raise
     sweep = SweepConfig.model_validate(plan.sweep)
-    with following_status(tracker):
+    with leading(tracker):
         results = tune_plan(plan, folder, out)
         trials = trials_of(results, plan)
         tracker.close_children(failed=[t.name for t in trials if t.status == "error"])

@@ -34,6 +34,8 @@ def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
     sweep, resources = SweepConfig.model_validate(plan.sweep), parse(plan.base, "sweep").resources
     # A trial that began after Tune last wrote its state is lost to a resume; by default that is 10 seconds.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
+    # By default Tune takes Ctrl-C for the end of the sweep, and returns what there is.
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
     bundles = trial_bundles(resources) + outside_bundles(resources)
     at_once = room_for({"a trial": (bundles, resources)}, plan.max_concurrent or sweep.max_concurrent)
     from ray import tune

@@ -280,6 +280,22 @@ def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(
     assert {r.info.status for r in runs_of(client).values()} == {"FAILED"}
 
 
+@pytest.mark.slow
+def test_an_interrupted_sweep_says_how_it_goes_on_and_is_marked_killed(sweep_file, out, client, started):
+    file = sweep_file(config={"training": {"steps": 100_000}})
+    sweep = started("sweep", file, "--out", out, "--max-concurrent", 1)
+    while not list(out.glob("toy_sweep-*/checkpoints/step-*")):
+        assert sweep.poll() is None, sweep.stderr.read()
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGINT)
+    _, said = sweep.communicate(timeout=120)
+    assert sweep.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; continue with --resume"
+    assert "Traceback" not in said
+    assert not (out / "sweeps" / "toy_sweep" / "best.yaml").exists()
+    assert [r.info.status for r in runs_of(client).values()] == ["KILLED", "KILLED"]
+
+
 @pytest.mark.reliability
 @pytest.mark.slow
 def test_a_sweep_killed_in_the_middle_is_resumed_where_it_was(sweep_file, out, client, started):

@@ -9,7 +9,7 @@ import pytest
 from lmrl_ray.journal import Entry
 from lmrl_ray.mlflow_store import EXPERIMENT, import_mlflow, look_at_it, tracking_uri
 from lmrl_ray.tracking import Tracker, flatten
-from lmrl_ray.train import following_status
+from lmrl_ray.train import following_status, leading
 
 
 @pytest.fixture
@@ -131,6 +131,14 @@ def test_children_hang_below_their_parent_and_end_with_it(out, client, status):
     assert tags["mlflow.parentRunId"] == parent.run_id
     assert tags["stopped_by"] == "scheduler"
     assert tags["mlflow.runName"] == "a"
+
+
+def test_a_run_that_leads_others_takes_them_with_it_when_it_is_interrupted(out, status):
+    parent = Tracker(out, out / "sweep")
+    child = Tracker(out, out / "a", parent_id=parent.run_id)
+    with pytest.raises(KeyboardInterrupt), leading(parent):
+        raise KeyboardInterrupt
+    assert (status(parent), status(child)) == ("KILLED", "KILLED")
 
 
 def test_the_configuration_is_flat_and_stays_when_a_run_is_resumed(out, client):
