@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 import small_runs
 
+from envs.maze import behaviour, env
 from lmrl_ray import data
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_episodes():
+    """What this process plays ends after fewer moves: that is what takes the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (behaviour, env):
+            patch.setattr(module, "MAX_MOVES", small_runs.MOVES)
+        yield
 
 
 @pytest.fixture(scope="session")

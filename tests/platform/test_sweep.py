@@ -267,13 +267,14 @@ def test_a_trial_that_learns_on_workers_is_scored(sweep_file, out, ray_cluster):
     ("broken", "said"),
     [
         ({"config": {"env": {"raises_in": [0, 1, 2, 3, 4]}}}, "the simulator broke"),
-        ({"algo": "toy-killed", "config": {"resources": {"max_failures": 0}}}, "died"),
+        ({"algo": "toy-killed"}, "died"),
     ],
 )
 def test_a_sweep_whose_trials_all_fail_says_why_and_is_marked_so(
     sweep_file, out, client, ray_cluster, broken, said
 ):
-    file = sweep_file(**broken, trials=1, scheduler="none", asha=None)
+    config = {**broken.get("config", {}), "resources": {"max_failures": 0}}
+    file = sweep_file(**{**broken, "config": config}, trials=1, scheduler="none", asha=None)
     with pytest.raises(ConfigError, match=rf"no trial was scored: .*{said}"):
         run_sweep(file, out, 0, QUIET, max_concurrent=1)
     assert len(runs_of(client)) == 2
