@@ -165,14 +165,14 @@ def test_an_interrupt_ends_the_workers_and_the_run_is_marked_killed(material, ou
 
     free = ray.available_resources()["CPU"]
     config = config_of(material, "bc", training={"steps": 100_000}, resources={"workers": 1}, env=ENV)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests
 
     def interrupt(*_):
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         train(config, out, Hooks(Display(quiet=True), on_metrics=interrupt), name="interrupted")
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     run_id = json.loads((out / "interrupted" / "mlflow.json").read_text())["run_id"]
     assert mlflow_run(out, run_id)[1].info.status == "KILLED"
     deadline = time.monotonic() + 60
