@@ -67,7 +67,7 @@ def resolve_layers(algo: str, task: str, layers: Sequence[Layer], out: Path = Pa
     over: dict[str, Any] = reduce(merge, (values for _, values in layers), {})
     load_plugins(over.get("plugins") or ())
     values = for_model(tuned_defaults(algo, task), _model_name(over, out))
-    return checked(merge(values, own), layers, _usable)
+    return checked(values, layers, lambda values, where: _usable({**values, **own}, where))
 
 
 def checked(

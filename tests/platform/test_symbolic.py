@@ -195,6 +195,6 @@ def test_dqn_of_rllib_finds_the_best_way_from_every_start(lmrl, out, ray_cluster
 
 @pytest.mark.slow
 def test_dqn_of_rllib_learns_the_same_values_from_the_same_seed(ray_cluster):
-    short = DQNConfig(env_steps=1_000)
+    short = DQNConfig(env_steps=1_500)
     first, second = (dqn.learn(short, {}, seed=3, report=lambda step, metrics: None) for _ in range(2))
     np.testing.assert_array_equal(first, second)
