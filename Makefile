@@ -3,7 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 # A file's tests stay together: they share what is costly to start.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+# In the order of their names: the other one keeps a long test for the end, when nobody else has work.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Hundreds of processes import the same modules.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast test-cluster benchmark-smoke reliability check bench install
 .DELETE_ON_ERROR:
@@ -29,7 +32,7 @@ benchmark-smoke: $(VENV)/installed
 
 # What docs/reliability.md tells; the figures are at the end. One after the other, so that they are comparable.
 reliability: $(VENV)/installed-dev
-	$(BIN)/python -m pytest tests tests/cluster -m reliability -rap
+	LMRL_FULL_TESTS=1 $(BIN)/python -m pytest tests tests/cluster -m reliability -rap
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -85,12 +85,17 @@ class ManagedActors:
         self._queues: dict[int, _Queue] = {}
 
     def process_ids(self) -> list[int]:
-        """Of the actors, as the operating system knows them. RolloutError names one that is too late."""
+        """Of the actors, as the operating system knows them.
+
+        RolloutError names one that has not started when none has for `timeout_s`: many take their time.
+        """
         calls = [a.process_id.remote() for a in self._actors]
-        _, late = self._ray.wait(calls, num_returns=len(calls), timeout=self.timeout_s)
-        if late:
-            actor = calls.index(late[0])
-            raise RolloutError(f"{self._title} {actor} has not started in {self.timeout_s:g} s")
+        late = calls
+        while late:
+            started, late = self._ray.wait(late, timeout=self.timeout_s)
+            if not started:
+                actor = calls.index(late[0])
+                raise RolloutError(f"{self._title} {actor} has not started in {self.timeout_s:g} s")
         ids: list[int] = self._ray.get(calls)
         return ids
 

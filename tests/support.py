@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from algos.batch import PackedBatch
 from algos.codec import TextCodec
 from algos.models import LanguageModel
 from envs.core import Episode, Segment
+
+FULL = os.environ.get("LMRL_FULL_TESTS") == "1"
+"""`make reliability` measures what its page says; in CI the longest tests do less of it."""
 
 
 def tiny_language_model(

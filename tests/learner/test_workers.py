@@ -26,7 +26,7 @@ from lmrl_ray import checkpoint, journal
 from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
-from lmrl_ray.train import Hooks, TrainedRun, train
+from lmrl_ray.train import Hooks, TrainedRun, read_config, train
 from lmrl_ray.workers import WorkerError, learn_on_workers
 
 pytestmark = pytest.mark.slow
@@ -137,7 +137,7 @@ def test_a_killed_worker_is_restarted_from_the_last_checkpoint_and_the_run_ends_
 def test_two_workers_play_a_round_together_and_learn_from_it(material, tmp_path, ray_cluster):
     online = {"online": {"episodes": 6, "epochs": 2}, "training": {"batch_episodes": 3}}
     online["optimizer"] = {"engine": "deepspeed", "zero_stage": 2}
-    resources = {"workers": 2, "rollout_actors": 2, "timeout_s": 60}
+    resources = {"workers": 2, "rollout_actors": 1, "timeout_s": 60}
     config = config_of(material, "ppo", resources=resources, env=ENV, **online)
     job = job_of(material, config, tmp_path / "run")
     learn_on_workers(job, config)
@@ -147,17 +147,18 @@ def test_two_workers_play_a_round_together_and_learn_from_it(material, tmp_path,
     assert steps[1]["ppo/sampled_gap"] < 0.01
 
 
-def test_workers_go_on_where_a_checkpoint_that_ray_remembers_was_removed(material, tmp_path, ray_cluster):
-    def run(steps):
-        config = config_of(material, "bc", training={"steps": steps}, resources={"workers": 1}, env=ENV)
-        job = job_of(material, config, tmp_path / "run")
-        learn_on_workers(job, config)
-        return job
-
-    job = run(2 * EVERY)
-    shutil.rmtree(job.checkpoints / f"step-{EVERY:06d}")
-    run(STEPS)
-    assert checkpoint.latest(job.checkpoints).name == LAST
+def test_workers_go_on_where_a_checkpoint_that_ray_remembers_was_removed(
+    material, on_two_workers, tmp_path, ray_cluster
+):
+    shutil.copytree(on_two_workers.folder, tmp_path / "run")
+    config = read_config(on_two_workers.folder)
+    training = config.training.model_copy(update={"steps": STEPS + 1})
+    resources = config.resources.model_copy(update={"workers": 1})
+    longer = config.model_copy(update={"training": training, "resources": resources})
+    job = job_of(material, longer, tmp_path / "run")
+    shutil.rmtree(job.checkpoints / f"step-{EVERY + 1:06d}")
+    learn_on_workers(job, longer)
+    assert checkpoint.latest(job.checkpoints).name == f"step-{STEPS + 1:06d}"
 
 
 def test_an_interrupt_ends_the_workers_and_the_run_is_marked_killed(material, out, ray_cluster):

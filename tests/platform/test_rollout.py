@@ -12,7 +12,7 @@ import pytest
 from algos.policy import Decoding
 from envs.registry import get_task
 from lmrl_ray import actors as actors_module
-from lmrl_ray.actors import RolloutError
+from lmrl_ray.actors import ManagedActors, RolloutError
 from lmrl_ray.config import ResourcesConfig
 from lmrl_ray.evaluate import evaluate, requests_for
 from lmrl_ray.rollout import ActorRollouts, LocalRollouts, PolicyFiles, RolloutWorker, Setting
@@ -172,6 +172,53 @@ def test_the_optimiser_state_is_not_sent_to_actors(toy_policy, tmp_path):
     (tmp_path / "heads.json").write_text("{}")
     files = PolicyFiles.read(tmp_path, 0).files
     assert {name.split("/")[0] for name in files} == {"policy", "heads.json"}
+
+
+class SlowStarts:
+    """A Ray whose actors start one after the other, as many do on few cores; of those after `last`, none."""
+
+    def __init__(self, seconds, last):
+        self._seconds = seconds
+        self._last = last
+        self._waited = 0.0
+
+    def wait(self, calls, *, num_returns=1, timeout):
+        until = self._waited + timeout
+        started = []
+        while len(started) < num_returns:
+            if calls[len(started)] > self._last or self._waited + self._seconds > until:
+                break
+            self._waited += self._seconds
+            started.append(calls[len(started)])
+        return started, calls[len(started) :]
+
+    def get(self, calls):
+        return calls
+
+
+class Starting:
+    def __init__(self, number):
+        self.process_id = self
+        self._number = number
+
+    def remote(self):
+        return self._number
+
+
+def started_slowly(ray, count, timeout_s):
+    actors = object.__new__(ManagedActors)
+    actors._ray, actors._actors = ray, [Starting(i) for i in range(count)]
+    actors._title, actors.timeout_s = "rollout actor", timeout_s
+    return actors.process_ids()
+
+
+def test_actors_may_together_take_longer_to_start_than_one_may():
+    assert started_slowly(SlowStarts(3.0, last=99), 100, 10.0) == list(range(100))
+
+
+def test_the_actor_is_named_after_which_none_starts():
+    with pytest.raises(RolloutError, match=r"rollout actor 4 has not started in 10 s"):
+        started_slowly(SlowStarts(3.0, last=3), 9, 10.0)
 
 
 @pytest.mark.slow

@@ -7,10 +7,12 @@ import pytest
 from support import tiny_language_model
 
 from algos.generation import load_generator
+from envs import registry
 from envs.answering import Request
 from envs.answers import relabelled
+from envs.car_dealer import answering as car_dealer
 from envs.core import Episode, Segment
-from envs.registry import get_task
+from envs.registry import ANSWERS, get_task
 from envs.twenty_questions.answering import MAX_TOKENS, prompt
 from envs.twenty_questions.behaviour import _texts
 from envs.twenty_questions.knowledge import knowledge
@@ -32,10 +34,9 @@ def examination(object_id, rng, paraphrases, questions):
     """A dialogue about an object in which the table says yes as often as no."""
     attributes = knowledge().attributes
     segments = [Segment("Questions:\n", is_action=False)]
+    asked = [[i for i, a in enumerate(attributes) if a.holds(object_id) is holds] for holds in (True, False)]
     for number in range(questions):
-        holds = number % 2 == 0
-        asked = [i for i, a in enumerate(attributes) if a.holds(object_id) is holds]
-        wordings = _texts(paraphrases)[rng.choice(asked)]
+        wordings = _texts(paraphrases)[rng.choice(asked[number % 2])]
         question = wordings[int(rng.integers(len(wordings)))]
         segments.append(Segment(question, is_action=True, reward=-1.0))
         segments.append(Segment(f"{KnowledgeOracle().answer(object_id, question)}\n", is_action=False))
@@ -85,8 +86,13 @@ def dialogues(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["twenty-questions", "guess-my-city", "car-dealer"])
 def test_each_dialogue_task_has_a_simulator_that_can_be_trained_and_used(
-    task, dialogues, tmp_path, out, lmrl
+    task, dialogues, tmp_path, out, lmrl, monkeypatch
 ):
+    # What is hardly trained ends no line, on either side.
+    monkeypatch.setattr(car_dealer, "MAX_TOKENS", 8)
+    for name, exchanges in ((task, 2), (f"{task}{ANSWERS}", 20)):
+        spec = replace(get_task(name), quick_episodes=exchanges, max_action_tokens=8)
+        monkeypatch.setitem(registry._TASKS, name, spec)
     start = tmp_path / "start"
     texts = [s.text for e in EpisodeDataset(dialogues / f"{task}.parquet") for s in e.segments]
     tiny_language_model(texts, width=16, positions=1024, vocab=800).save(start)
@@ -97,7 +103,7 @@ def test_each_dialogue_task_has_a_simulator_that_can_be_trained_and_used(
     )  # fmt: skip
     assert trained.code == 0, trained.stderr
     assert "learnt the answers of 12 dialogues (0 left out)" in trained.stdout
-    assert "of 250 exchanges (95 % interval" in trained.stdout
+    assert "of 20 exchanges (95 % interval" in trained.stdout
     run = out / f"{task}-simulator-s0"
     assert f"--set env.simulator=lm:{run}\n" in trained.stdout
 
