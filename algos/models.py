@@ -88,7 +88,7 @@ class LanguageModel:
         trunk = type(self.trunk)(self.trunk.config).float()
         if getattr(self.trunk, "runs_in_bf16", False):
             run_in_bf16(trunk)
-        if self.trunk.is_gradient_checkpointing:
+        if any(getattr(module, "gradient_checkpointing", False) for module in self.trunk.modules()):
             recompute_layers(trunk)
         return trunk
 
@@ -248,7 +248,7 @@ def recompute_layers(model: Any) -> None:
     """Keep no activations inside of its layers. ModelError when the architecture does not know how."""
     try:
         # The re-entrant kind needs inputs that require gradients, which frozen embeddings do not make.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     except ValueError as error:
         raise ModelError(
             f"model.gradient_checkpointing: {type(model).__name__} has none in transformers; "

@@ -80,6 +80,14 @@ def test_a_model_is_loaded_in_float32_and_without_dropout_whatever_its_file_says
     assert torch.equal(logits(loaded.model.train()), logits(loaded.model.eval()))
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_fresh_trunk_recomputes_its_layers_where_the_model_does():
+    model = tiny_language_model(TEXTS)
+    assert not any(block.gradient_checkpointing for block in model.fresh_trunk().h)
+    models.recompute_layers(model.trunk)
+    assert all(block.gradient_checkpointing for block in model.fresh_trunk().h)
+
+
 def test_a_tokenizer_without_padding_gets_its_end_token_as_padding(tmp_path):
     start = tiny_language_model(TEXTS)
     start.save(tmp_path)
