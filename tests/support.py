@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
 
 from algos import models
@@ -14,9 +15,16 @@ from algos.batch import PackedBatch
 from algos.codec import TextCodec
 from algos.models import LanguageModel
 from envs.core import Episode, Segment
+from envs.maze import behaviour, env
 
 FULL = os.environ.get("LMRL_FULL_TESTS") == "1"
 """`make reliability` measures what its page says; in CI the longest tests do less of it."""
+
+
+def shorten_mazes(patch: pytest.MonkeyPatch) -> None:
+    """A maze that this process plays ends after 20 moves, not 100: that is what takes the time."""
+    for module in (behaviour, env):
+        patch.setattr(module, "MAX_MOVES", 20)
 
 
 def tiny_language_model(

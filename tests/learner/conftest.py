@@ -6,17 +6,15 @@ from pathlib import Path
 
 import pytest
 import small_runs
+from support import shorten_mazes
 
-from envs.maze import behaviour, env
 from lmrl_ray import data
 
 
 @pytest.fixture(scope="module", autouse=True)
 def short_episodes():
-    """What this process plays ends after fewer moves: that is what takes the time."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (behaviour, env):
-            patch.setattr(module, "MAX_MOVES", small_runs.MOVES)
+        shorten_mazes(patch)
         yield
 
 

@@ -15,7 +15,6 @@ from lmrl_ray.learner import LearnerJob, LocalContext, learn
 
 TASK = "maze-fo"
 ENV = {"layout": "umaze"}
-MOVES = 20
 STEPS = 8
 EVERY = 2
 """Steps between checkpoints."""

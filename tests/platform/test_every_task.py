@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
+from support import shorten_mazes
 
 from envs import registry
-from envs.maze import behaviour, env
 from envs.registry import get_task, task_ids
 
 SHORT = {"chess": ["--set", "env.max_moves=5"], "chess-endgames": ["--set", "env.max_moves=5"]}
@@ -18,8 +18,7 @@ LONGEST = 8
 @pytest.mark.parametrize("task", task_ids())
 def test_data_bc_ilql_and_evaluation(lmrl, out, monkeypatch, task):
     spec = get_task(task)
-    for module in (behaviour, env):
-        monkeypatch.setattr(module, "MAX_MOVES", 20)
+    shorten_mazes(monkeypatch)
     spec = replace(spec, quick_episodes=2, max_action_tokens=min(spec.max_action_tokens, LONGEST))
     monkeypatch.setitem(registry._TASKS, task, spec)
     data, short = out / "data.parquet", SHORT.get(task, [])
