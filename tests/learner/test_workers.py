@@ -137,7 +137,7 @@ def test_a_killed_worker_is_restarted_from_the_last_checkpoint_and_the_run_ends_
 def test_two_workers_play_a_round_together_and_learn_from_it(material, tmp_path, ray_cluster):
     online = {"online": {"episodes": 6, "epochs": 2}, "training": {"batch_episodes": 3}}
     online["optimizer"] = {"engine": "deepspeed", "zero_stage": 2}
-    resources = {"workers": 2, "rollout_actors": 1, "timeout_s": 60}
+    resources = {"workers": 2, "rollout_actors": 2, "timeout_s": 60}
     config = config_of(material, "ppo", resources=resources, env=ENV, **online)
     job = job_of(material, config, tmp_path / "run")
     learn_on_workers(job, config)

@@ -24,7 +24,7 @@ from lmrl_ray.plugins import load_plugins
 from lmrl_ray.rollout import ActorRollouts, LocalRollouts, Setting
 
 STORE = 80 * 10**6
-EPISODES, SLOTS = 24, 4
+EPISODES, SLOTS = 40, 4
 PLUGIN = str(Path(__file__).with_name("long_endings.py"))
 ROUNDS = 2
 ARRAYS = ("ids", "is_action", "reward", "logprob")

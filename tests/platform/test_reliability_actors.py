@@ -91,7 +91,7 @@ def test_an_object_store_that_policies_and_episodes_exceed_loses_none(large_poli
     )
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout.splitlines()[-1])
-    assert found["held"] > found["store"]
+    assert found["held"] > 2 * found["store"]
     assert found["spilled"] > 0, "the store was not under pressure"
     assert found["delivered"] == found["asked"]
     assert found["same"]

@@ -180,17 +180,10 @@ class SlowStarts:
     def __init__(self, seconds, last):
         self._seconds = seconds
         self._last = last
-        self._waited = 0.0
 
-    def wait(self, calls, *, num_returns=1, timeout):
-        until = self._waited + timeout
-        started = []
-        while len(started) < num_returns:
-            if calls[len(started)] > self._last or self._waited + self._seconds > until:
-                break
-            self._waited += self._seconds
-            started.append(calls[len(started)])
-        return started, calls[len(started) :]
+    def wait(self, calls, *, timeout):
+        started = 0 if calls[0] > self._last else min(1, int(timeout // self._seconds))
+        return calls[:started], calls[started:]
 
     def get(self, calls):
         return calls
