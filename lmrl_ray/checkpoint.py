@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from algos.base import Algorithm
+from lmrl_ray.durable import sync_folder, sync_tree
 from lmrl_ray.engine import Engine, OptimizerState
 
 UNFINISHED = ".step-"
@@ -77,12 +78,16 @@ def write(
 def publish(finished: Path, target: Path, keep: int) -> None:
     """Rename a finished checkpoint to its place, and drop all but the last `keep` beside it.
 
+    It is on the disk before an older one goes: a power cut leaves at least one whole.
     What a killed process left half-written there goes as well, and so do later ones, which were damaged:
     training has gone back behind them.
     """
+    with disk_errors(finished):
+        sync_tree(finished)
     if target.exists():
         shutil.rmtree(target)
     os.replace(finished, target)
+    sync_folder(target.parent)
     for later in reversed(all_checkpoints(target.parent)):
         if int(_step_of(later)) <= int(_step_of(target)):
             break

@@ -18,7 +18,8 @@ from typing import Any
 from envs.core import Episode
 from lmrl_ray.data.reader import EpisodeDataset
 from lmrl_ray.data.schema import DataError
-from lmrl_ray.data.writer import EpisodeWriter, cannot_write, check_place, sync_folder
+from lmrl_ray.data.writer import EpisodeWriter, cannot_write, check_place
+from lmrl_ray.durable import sync_folder
 
 PART_SECONDS = 30.0
 """A part is finished after this time: what a build that is killed loses at most."""

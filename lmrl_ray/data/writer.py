@@ -28,6 +28,7 @@ from lmrl_ray.data.schema import (
     to_row,
     to_table,
 )
+from lmrl_ray.durable import sync_folder
 
 
 class EpisodeWriter:
@@ -169,13 +170,3 @@ def cannot_write(path: Path, error: OSError) -> DataError:
         f"{path}: cannot write ({reason}); nothing was changed. "
         "Free some space or name a folder that is writable"
     )
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the file system can do that."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

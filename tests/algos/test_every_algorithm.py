@@ -91,6 +91,23 @@ def test_environment_tokens_get_no_gradient(algorithm):
         assert bool((gradient[acting] != 0).any())
 
 
+def test_no_tensor_of_tokens_by_vocabulary_is_kept_for_the_backward_pass(algorithm):
+    """At GPT-2's vocabulary it would be the largest by far (T16)."""
+    (batch,) = pack(prepared(algorithm), 1000)
+    vocabulary = algorithm.policy().codec.vocab_size
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        algorithm(batch)
+    assert kept
+    rows = {shape.numel() // vocabulary for shape in kept if shape[-1:] == (vocabulary,)}
+    assert all(n < len(batch.state_idx.unique()) for n in rows), rows
+
+
 def test_a_batch_without_actions_has_the_loss_zero_and_touches_every_parameter(algorithm):
     loss = algorithm(empty_batch())
     loss.value.backward()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
 
@@ -290,3 +291,19 @@ def test_publishing_replaces_a_checkpoint_of_the_same_step_and_drops_the_oldest(
     again.mkdir()
     checkpoint.publish(again, tmp_path / "step-000002", keep=1)
     assert [list(p.iterdir()) for p in tmp_path.iterdir()] == [[]]
+
+
+def test_a_checkpoint_is_on_the_disk_before_an_older_one_goes(tmp_path, monkeypatch):
+    old, beside = tmp_path / "step-000001", tmp_path / f"{checkpoint.UNFINISHED}2"
+    for folder in (old, beside):
+        (folder / "state").mkdir(parents=True)
+        (folder / "state" / "model").write_text(folder.name)
+    events = []
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: events.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    monkeypatch.setattr(shutil, "rmtree", lambda folder, **_: events.append(f"removed {folder}"))
+    checkpoint.publish(beside, tmp_path / "step-000002", keep=1)
+    written = {str(path) for path in (beside, beside / "state", beside / "state" / "model")}
+    assert set(events[:-2]) == written
+    assert events[-2:] == [str(tmp_path), f"removed {old}"]
