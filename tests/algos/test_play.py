@@ -22,7 +22,6 @@ from algos.tokens import TokenEpisodeBuilder
 from envs.core import Outcome, TextEnv
 from envs.registry import Scale, TaskSpec, get_task, task_ids
 
-TASKS = [t for t in task_ids() if get_task(t).simulator != "engine"]
 
 
 class Chatter(TextEnv):
@@ -248,7 +247,7 @@ class Recording(SlotCache):
         return super().append(chunks)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", task_ids())
 @settings(max_examples=2, deadline=None)
 @given(seed=st.integers(0, 2**31))
 def test_the_ids_of_an_episode_are_those_the_model_saw_in_every_task(task, seed):
