@@ -87,6 +87,12 @@ _LOCATED = re.compile(
 """In an outline: a place that is certainly the city's, unlike those of "US dollars" and "a Jewish museum"."""
 _MEASURED = ("population", "altitude", "era", "olympics", "time", "distance", "near")
 """Topics of which `judge` compares a number."""
+_RANK = re.compile(
+    r"\b(?:(?:the|\w+s)(?: \w+)? (?:most|least) (?!of\b|people\b)\w+|best(?! known)|worst|"
+    r"\w+ernmost|(?!(?:(?:north|south)?west|forest|rest|near\w*|rainforest)\b)\w{3,}est)\b"
+    rf"(?: \w+){{0,3}}? (?:{_SEAT}|(?:part|in|of)\b)"
+)
+"""The tables know no ranks: "the oldest city in Europe"."""
 _NOT_ONE_LIMIT = re.compile(r"\b(?:between|up to|density|per|country|nation|province)\b")
 _SEA_LEVEL = re.compile(r"\b(?:above|below) (?:the )?sea level\b")
 """Says what is measured from, not that more or less is meant."""
@@ -263,10 +269,12 @@ def _too_fine(query: Query, question: str, outline: str) -> bool:
 
 
 def _undecided(query: Query) -> bool:
-    """Whether a verdict on its topic would not answer it: a comparison, a range, a count, the past."""
+    """Whether a verdict on its topic would not answer it: comparison, range, count, rank, the past."""
     if query.topic == "guess":
         counted = bool(_numbers(_ORDINAL.sub("", query.text)))
         return counted or any(words.search(query.text) for words in (_NEGATION, _NOT_A_GUESS))
+    if not query.open and query.topic not in ("known", "unknown") and _RANK.search(query.text):
+        return True
     if query.open or query.number is None:
         return not query.open and _BYGONE.search(query.text) is not None
     if query.topic not in _MEASURED:
