@@ -20,11 +20,14 @@ from envs.car_dealer.lexicon import (
     ASKING,
     CLAUSE_END,
     CLAUSE_START,
+    CLOSING,
+    COMPARING,
     CONDITIONAL,
     CONDITIONS,
     CURRENCY,
     DIFFERENCE_AFTER,
     DIFFERENCE_BEFORE,
+    DISMISSED,
     FEE_BEFORE,
     FILLERS,
     LEXICON,
@@ -36,12 +39,15 @@ from envs.car_dealer.lexicon import (
     NEXT_WORD,
     NO_OFFER_AFTER,
     NO_OFFER_BEFORE,
+    NOT_THE_CAR,
     NUMBER_WORDS,
     NUMBERS,
     POINTING,
     PRAISE,
     PRICED,
+    QUOTED,
     REFUSALS,
+    REFUSING,
     SAVINGS,
     SPEAKER,
     SPLITTING,
@@ -49,7 +55,11 @@ from envs.car_dealer.lexicon import (
     TERM,
     THE_OFFER,
     THOUSAND,
+    TOO_LITTLE,
+    UNABLE,
     WILLING,
+    WOULD_SELL,
+    YOURS_BEFORE,
     Role,
 )
 
@@ -165,13 +175,15 @@ class _Listener:
         amount, end = _amount(words, at)
         self._amount_end = end
         end += words[end : end + 1] != [] and words[end] in CURRENCY
-        before, after = words[self._context : at], words[end : end + 4]
+        before, after = words[self._context : at], words[end : end + 8]
         if amount < _LEAST_AMOUNT:
             self._provided |= words[at][0] == "$" and _is_asked(before, after)
             return
         named_list = not LIST_PRICE.isdisjoint(after[:1])  # "the $28,000 MSRP": the next amount is another
         self._context = end + named_list
-        if _leads_to_offer(before, after) and _follows_offer(after):
+        if _is_refused(before, after):
+            self._said.append(Role("topic", "offer"))
+        elif _leads_to_offer(before, after[:4]) and _follows_offer(after[:4]):
             self._amounts |= {amount}
         else:
             self._provided |= _is_asked(before, after)
@@ -241,7 +253,7 @@ class _Listener:
     def _closes(self, at: int) -> bool:
         """Whether a word that may close the deal is sure to do so."""
         words, word = self._words, self._words[at]
-        start = max((n for n in range(self._start, at) if words[n] in CLAUSE_START), default=self._start)
+        start = max((n + 1 for n in range(self._start, at) if words[n] in CLAUSE_START), default=self._start)
         end = next((n for n in range(at + 1, len(words)) if words[n] in CLAUSE_END), len(words))
         before, after = words[start:at], words[at + 1 : end]
         if not REFUSALS.isdisjoint(before):
@@ -250,10 +262,14 @@ class _Listener:
             return False
         if not CONDITIONS.isdisjoint(words[self._start : end]):
             return False
-        if word in {"deal", "yours"}:
-            return after[:1] != ["breaker"]
-        if word == "agree" and words[at + 1 : at + 2] == [","]:  # "I agree, comfort matters"
+        if word in {"agree", "agreed"} and words[at + 1 : at + 2] == [","]:  # "I agree, comfort matters"
             return False
+        if word == "yours":
+            return before[-1:] != [] and before[-1] in YOURS_BEFORE and NOT_THE_CAR.isdisjoint(before)
+        if word in {"deal", "done"} and not CLOSING.issuperset(before):
+            return False
+        if word == "deal":
+            return _is_of_the_offer(after)
         return _is_said_by_seller(word, before) and _is_of_the_offer(after)
 
 
@@ -291,6 +307,26 @@ def _leads_to_offer(before: list[str], after: list[str]) -> bool:
     if at < 0 or before[at] in DIFFERENCE_BEFORE:
         return at < 0
     return at == last or before[at] not in FEE_BEFORE or not PRICED.isdisjoint(before)
+
+
+def _is_refused(before: list[str], after: list[str]) -> bool:
+    """Whether the amount between these words is spoken of and not asked: "I can't do", "is too low"."""
+    start = max((at + 1 for at, word in enumerate(before) if word in CLAUSE_START), default=0)
+    clause = before[start:]
+    if clause[:2] == ["so", "you"] or not REFUSING.isdisjoint(clause[-1:]):
+        return True
+    for at, word in enumerate(clause):
+        near, rest = clause[at + 1 : at + 5], clause[at + 1 :]
+        if word in UNABLE and not WOULD_SELL.isdisjoint(near) and COMPARING.isdisjoint(rest):
+            return True
+        if word == "you" and not QUOTED.isdisjoint(near):
+            return True
+    end = next((at for at, word in enumerate(after) if word in CLAUSE_END), len(after))
+    return any(
+        (word in NEGATIONS and not DISMISSED.isdisjoint(after[at + 1 : end][:2]))
+        or (word == "too" and not TOO_LITTLE.isdisjoint(after[at + 1 : end][:2]))
+        for at, word in enumerate(after[:end])
+    )
 
 
 def _follows_offer(after: list[str]) -> bool:

@@ -117,8 +117,16 @@ WILLING: Final = _set(
 """All that may stand between a speaker and "accept" or "agree" in an acceptance."""
 THE_OFFER: Final = _set("offer counter counteroffer price terms deal figure number amount proposal bid")
 """With one of these after it in its clause a word such as "accept" or "sold" is about the offer."""
-POINTING: Final = _set("that this it to you sir madam")
+POINTING: Final = _set("that this it to you sir madam then now")
 """Or with nothing but these."""
+CLOSING: Final = _set(
+    "its it is that thats a we us you youve got have yourself so then well ok okay yes alright all right "
+    "sounds like guess think i id say call make consider lets done can no problem sir madam and"
+)
+"""All that may stand before "deal" and "done" in a clause that closes it: not "we can work out a deal"."""
+YOURS_BEFORE: Final = _set("is its shes hes all")
+"""What "yours" follows where the car is meant, with a word that is in none of `NOT_THE_CAR`."""
+NOT_THE_CAR: Final = _set("choice decision call move turn pleasure offer price")
 PRAISE: Final = _set("great good best better special amazing this of what the")
 """Before "deal": the talk is of a bargain, not of closing it."""
 LIST_PRICE: Final = _set("msrp sticker")
@@ -127,6 +135,21 @@ NO_OFFER_BEFORE: Final = _set(
     "save saves saving discount rebate from was were instead originally usually worth budget not"
 )
 """Within three words before an amount."""
+UNABLE: Final = _set("cant cannot wont wouldnt couldnt not never unable dont didnt refuse refusing")
+WOULD_SELL: Final = _set(
+    "accept agree do take sell consider let give make go meet settle part offer want need able think"
+)
+"""Soon after one of `UNABLE`, before an amount: it is refused ..."""
+COMPARING: Final = _set("than below under beneath lower less past except we")
+"""... unless with one of these: "I can't go lower than $42,000", "why don't we say $42,000?"."""
+REFUSING: Final = _set("refuse refusing decline reject rejecting paid why")
+"""Right before an amount that is not asked."""
+QUOTED: Final = _set("said offered wanted mentioned named proposed asked")
+"""Soon after "you", before an amount: it is the buyer's."""
+DISMISSED: Final = _set("enough work do possible acceptable cut cover happen suffice fly")
+"""Right after a negation, after an amount: it is refused."""
+TOO_LITTLE: Final = _set("low little small")
+"""The same after "too"."""
 DIFFERENCE_BEFORE: Final = _set(
     "by off up down back a an another additional extra further plus add adds adding "
     "include includes including drop drops dropping cut cuts cutting knock knocking shave shaving slash "

@@ -87,6 +87,50 @@ def test_an_amount_that_was_or_is_not_asked_is_no_price(text):
 @pytest.mark.parametrize(
     "text",
     [
+        "I can't accept $29,500.",
+        "$29,500 is too low.",
+        "$29,500 is far too little for this car.",
+        "I won't sell it for $29,500.",
+        "I don't think I can do $29,500.",
+        "I'm not able to go to $29,500.",
+        "I refuse $29,500.",
+        "$29,500 just isn't enough for me.",
+        "$29,500 won't work.",
+        "You said $29,500, that is not enough.",
+        "So you want to pay $29,500?",
+        "Why $29,500?",
+        "I paid $29,500 for it myself.",
+        "Your offer of $29,500 is too low.",
+    ],
+)
+def test_the_buyer_s_own_price_refused_or_repeated_is_no_offer(text):
+    heard = hear(text)
+    assert (heard.prices, heard.takes, heard.understood) == (set(), False, True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I can't go lower than $31,000.",
+        "I can't accept less than $31,000.",
+        "I can't accept that, $31,000 is my price.",
+        "I can't do $29,500, but I can do $31,000.",
+        "You offered $29,500, I say $31,000.",
+        "I accept your offer of $31,000.",
+        "$31,000 is as low as I can go.",
+        "$31,000 isn't bad.",
+        "You can't beat $31,000!",
+        "Why don't we say $31,000?",
+        "Would you pay $31,000?",
+    ],
+)
+def test_a_price_beside_a_refusal_is_an_offer(text):
+    assert hear(text).prices == {31_000}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "I'm sorry, but I'm not able to accept that offer.",
         "I won't be able to accept that. It lists for more.",
         "I don't think we can agree on that price.",
@@ -134,6 +178,16 @@ def test_a_refusal_closes_no_deal(text):
         "The other one was sold to my cousin.",
         "We sold it last week.",
         "I've done this for years.",
+        "I'm sure we can work out a deal, we just need to find a deal that works for both of us.",
+        "That deal would ruin me.",
+        "Your deal is too low.",
+        "I can cut you a deal.",
+        "We deal in luxury cars.",
+        "I'd love to make it yours.",
+        "The choice is yours.",
+        "Yours truly.",
+        "The inspection is done.",
+        "Agreed, it is a nice car.",
     ],
 )
 def test_talk_of_deals_and_sales_closes_none(text):
@@ -154,6 +208,12 @@ def test_talk_of_deals_and_sales_closes_none(text):
         "Agreed, the car is yours.",
         "Consider it sold!",
         "Done!",
+        "Okay, deal.",
+        "It's a done deal!",
+        "Sounds like we have a deal then!",
+        "We have a deal at that price.",
+        "Consider it done.",
+        "It's all yours.",
         "You won't regret it, the Lexus is yours.",
     ],
 )
