@@ -100,13 +100,45 @@ def _unknown(city: City, query: Query) -> Verdict:
 
 
 def _among(values: Callable[[City], tuple[str, ...]]) -> Callable[[City, Query], Verdict]:
-    """One of the city's values is asked about; without a value: there is one."""
+    """One of the city's values is asked about; one that no city has ("Tibetan") is none that we know."""
 
     def judge_values(city: City, query: Query) -> Verdict:
         mine = values(city)
-        return any(value in mine for value in query.asked) if query.asked else bool(mine)
+        return any(value in mine for value in query.asked) if query.asked else None
 
     return judge_values
+
+
+def _capital(city: City, query: Query) -> Verdict:
+    """Of its country: the other kinds, and how far or large another capital is, we can't say."""
+    other = _OTHER_CAPITAL.search(query.text) is not None
+    return None if other or (not query.places and _CAPITAL_OF_A_PART.search(query.text)) else city.capital
+
+
+_OTHER_CAPITAL = re.compile(
+    r"\b(?:financial|economic|commercial|business|industrial|cultural|fashion|film|music|tech|political|"
+    r"administrative|legislative|judicial|unofficial|regional|local|old|second|other) capital\b|"
+    r"\b(?:than|near|nearer|close|closer|far|farther|further|away|next|like)(?: \w+){0,2} capital\b"
+)
+_CAPITAL_OF_A_PART = re.compile(
+    r"\bcapital(?: city)? of (?!(?:your|its|this|that|an?|any|(?:the|your) (?:country|nation))\b)"
+)
+
+
+def _language(city: City, query: Query) -> Verdict:
+    """The tables have the city's main ones: no is said of no other where the whole country is asked about."""
+    verdict = _among(lambda city: city.languages)(city, query)
+    return None if verdict is False and _NOT_THE_MAIN_ONE.search(query.text) else verdict
+
+
+_NOT_THE_MAIN_ONE = re.compile(
+    r"\b(?:official\w*|second|minorit\w+|also|"
+    r"(?:in|of|across|throughout) (?:your|the|its) (?:country|nation))\b"
+)
+
+
+def _drives(city: City, query: Query) -> Verdict:
+    return None if "wheel" in query.text else _among(lambda city: (city.drives,))(city, query)
 
 
 def _place(city: City, query: Query) -> Verdict:
@@ -157,7 +189,18 @@ def _altitude(city: City, query: Query) -> Verdict:
         return city.altitude < limit if query.less else city.altitude > limit
     if "below" in query.text:
         return city.altitude < 0
-    return True if city.altitude >= HIGH else False if city.altitude < LOW else None
+    if _ABOVE_THE_SEA.search(query.text):
+        return city.altitude > 0
+    high = True if city.altitude >= HIGH else False if city.altitude < LOW else None
+    return high if high is None or not _LOW_DOWN.search(query.text) else not high
+
+
+_ABOVE_THE_SEA = re.compile(
+    r"(?<!high )(?<!far )(?<!well )(?<!metres )(?<!feet )\babove (?:the )?sea level\b"
+)
+_LOW_DOWN = re.compile(
+    r"\b(?:low|lower|low lying|(?:at|near|close to|about|around|on|by) (?:the )?sea level)\b"
+)
 
 
 def _population(city: City, query: Query) -> Verdict:
@@ -180,7 +223,13 @@ def _population(city: City, query: Query) -> Verdict:
 
 def _climate(city: City, query: Query) -> Verdict:
     asked = query.asked[0] if len(query.asked) == 1 else ""
+    if _OTHER_SEASON.get(asked, "none") in query.text:
+        return None
     return CLIMATES[asked].get(city.climate, False) if asked in CLIMATES else None
+
+
+_OTHER_SEASON = {"cold": "summer", "hot": "winter"}
+"""Of which the climates say little: "Is it cold in the summer?"."""
 
 
 def _snow(city: City, query: Query) -> Verdict:
@@ -310,7 +359,12 @@ def _era(city: City, query: Query) -> Verdict:
         if _FOUNDED_HOW.search(query.text):
             return None
         return None if city.era == "early modern" else city.era != "modern"
+    if query.asked[0] in ERAS and _FOUNDED.search(query.text):
+        return query.asked[0] == city.era
     return _ERA_VERDICTS[query.asked[0]].get(city.era)
+
+
+_FOUNDED = re.compile(r"\b(?:founded|established|foundation|founding)\b")
 
 
 def _founded(city: City, query: Query, number: float) -> Verdict:
@@ -402,11 +456,20 @@ def _compare(city: City, query: Query) -> Verdict:
 
 
 def _neighbours(city: City, query: Query) -> Verdict:
-    if _OF_THE_CITY.search(query.text):
+    if _OF_THE_CITY.search(query.text) or _NOT_A_COUNTRY.search(query.text):
         return None
-    return _among(lambda c: c.neighbours)(city, query)
+    if query.asked:
+        return _among(lambda c: c.neighbours)(city, query)
+    return bool(city.neighbours) if _ANY_NEIGHBOUR.search(query.text) else None
 
 
+_NOT_A_COUNTRY = re.compile(
+    r"\b(?:oceans?|only|just|one|two|three|four|five|six|seven|eight|nine|ten|\d+|many)\b"
+)
+_ANY_NEIGHBOUR = re.compile(
+    r"\b(?:borders?|bordered by|bordering|neighbou?rs?|neighbou?ring)"
+    r"(?: (?:with|by|on|to|any|another|an?|other|more|of|land|your|the|countr\w+|nations?|states?))*$"
+)
 _OF_THE_CITY = re.compile(  # how the city itself lies, of which its country's neighbours say nothing
     r"coast|\b(?:sea|near|close to)\b|\b(?:on|at|along|by|from|around|within)(?: \w+){0,3} border\b|"
     r"\bborder (?:city|town)|(?:city|town) (?:(?:that|which|shares?|has|have|an?) )*border"
@@ -424,13 +487,13 @@ _JUDGES: dict[str, Callable[[City, Query], Verdict]] = {
     "country": _place,
     "group": _group,
     "neighbours": _neighbours,
-    "capital": lambda city, query: city.capital,
+    "capital": _capital,
     "hemisphere": _hemisphere,
     "time": _time,
-    "language": _among(lambda city: city.languages),
+    "language": _language,
     "currency": _among(lambda city: (city.currency,)),
     "religion": _religion,
-    "drives": _among(lambda city: (city.drives,)),
+    "drives": _drives,
     "olympics": _olympics,
     "metro": lambda city, query: city.metro,
     "beach": lambda city, query: city.beach,

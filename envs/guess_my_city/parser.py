@@ -100,7 +100,7 @@ _PREAMBLE = re.compile(r"(?:[^?]*(?::\s|\n))?\s*(?:\d+[.)]\s)?")
 """What language models put before a question: "Based on that, I ask: 3. Is it ...?"."""
 _PROPER_NAME = re.compile(
     r"\b(?!The|Any|Major|Big|Large)(?:[A-Z]\w\w+ (?:River|Lake|Sea|Bay|Beach|Island|Mountains)|"
-    r"(?:Lake|River|Mount|Gulf of|Bay of) [A-Z])"
+    r"(?:[Ll]ake|[Rr]iver|[Mm]ount|[Gg]ulf of|[Bb]ay of|[Ii]sland of) [A-Z])"
 )
 _PART_OF = re.compile(
     r"\b(?:north|south|east|west)\w*ern\b|\bcentral (?!african)|\b(?:north|south|east|west|region) of\b|"

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from envs.twenty_questions.knowledge import Attribute, bit_set, knowledge
 from envs.twenty_questions.phrases import clean, key
@@ -110,8 +111,10 @@ def _known_keys() -> dict[str, Attribute]:
     known: dict[str, Attribute] = {}
     for attribute_id, entry in _lexicon().items():
         for field in ("ask", "also", "not"):
-            attribute = attributes[attribute_id]
-            asked = attribute.opposite() if field == "not" else attribute
+            asked = attributes[attribute_id]
+            if field == "not":
+                asked = asked.opposite()
+                asked = asked & attributes[entry["among"]] if "among" in entry else asked
             for wording in (w for pattern in entry.get(field, ()) for w in _expand(pattern)):
                 text = clean(wording)
                 if text is None or known.setdefault(key(text), asked) != asked:
@@ -135,7 +138,7 @@ def _sizes() -> dict[str, float]:
 
 
 @cache
-def _lexicon() -> dict[str, dict[str, list[str]]]:
+def _lexicon() -> dict[str, dict[str, Any]]:
     text = resources.files(__package__).joinpath("lexicon.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 

@@ -192,6 +192,48 @@ def test_limits_and_negations_are_read_in_their_sense(city, question, expected):
     assert KnowledgeBase().answer(IDS[city], question) == expected or heard(city, question) == expected
 
 
+@pytest.mark.parametrize("currency", sorted({city.currency for city in CITIES}))
+def test_each_currency_is_that_of_the_cities_that_have_it_and_of_no_other(currency):
+    for question in (f"Is the currency the {currency}?", f"Do you pay with the {currency}?"):
+        said = {city.name for city in CITIES if heard(city.name, question) == "yes"}
+        assert said == {city.name for city in CITIES if city.currency == currency}
+
+
+@pytest.mark.parametrize(
+    ("city", "question", "expected"),
+    [
+        ("Paris", "Do people speak Tibetan?", "unknown"),
+        ("Paris", "Is the currency the shekel?", "unknown"),
+        ("Paris", "Is it in the region of Tuscany?", "unknown"),
+        ("Paris", "Is it on the river Loire?", "unknown"),
+        ("Paris", "Is it on the river Seine?", "yes"),
+        ("Paris", "Does your country border Scotland?", "unknown"),
+        ("Paris", "Does your country border two countries?", "unknown"),
+        ("Paris", "Does your country border any other country?", "yes"),
+        ("Tokyo", "Does your country have land borders?", "no"),
+        ("Kathmandu", "Does your country border an ocean?", "unknown"),
+        ("La Paz", "Is it at sea level?", "no"),
+        ("La Paz", "Is it high above sea level?", "yes"),
+        ("Jakarta", "Is it at sea level?", "yes"),
+        ("Jakarta", "Is it above sea level?", "yes"),
+        ("Lima", "Is it at a low altitude?", "yes"),
+        ("Paris", "Is it the capital of Bavaria?", "unknown"),
+        ("Paris", "Is it the capital of your country?", "yes"),
+        ("Paris", "Is it far from the capital?", "unknown"),
+        ("Mumbai", "Is it the financial capital of the country?", "unknown"),
+        ("London", "Is the steering wheel on the right?", "unknown"),
+        ("Moscow", "Is it cold in the summer?", "unknown"),
+        ("Dubai", "Are the winters hot?", "unknown"),
+        ("Dubai", "Are the summers hot?", "yes"),
+        ("Paris", "Was your city founded in the Middle Ages?", "no"),
+        ("Paris", "Is it a medieval city?", "yes"),
+        ("Toronto", "Is French an official language in your country?", "unknown"),
+    ],
+)
+def test_only_what_the_tables_decide_is_answered_with_yes_or_no(city, question, expected):
+    assert heard(city, question) == expected
+
+
 @pytest.mark.parametrize(
     "question",
     [

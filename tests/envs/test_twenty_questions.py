@@ -134,6 +134,31 @@ def test_of_elaborate_questions_it_answers_most_and_none_wrongly(file, share):
     assert wrong == []
 
 
+@pytest.mark.parametrize(
+    ("thing", "question", "expected"),
+    [
+        ("Basketball", "Is it a herbivore?", NO),
+        ("Cow", "Is it a herbivore?", YES),
+        ("Basketball", "Is it freshwater?", NO),
+        ("River", "Is it fresh water?", YES),
+        ("Car", "Do you need to cook it before you eat it?", NO),
+        ("Potato", "Do you have to cook it before you eat it?", YES),
+        ("Carrot", "Do you cook it?", NOT_UNDERSTOOD),
+        ("Table", "Can it walk?", NOT_UNDERSTOOD),
+        ("Lion", "Do farmers grow it?", NOT_UNDERSTOOD),
+        ("Car", "Is it a land animal?", NOT_UNDERSTOOD),
+        ("Apple", "Does it float?", NOT_UNDERSTOOD),
+        ("Plate", "Is it spherical?", NOT_UNDERSTOOD),
+        ("Kite", "Is it an aircraft?", NOT_UNDERSTOOD),
+        ("Lion", "Does it have a face?", NOT_UNDERSTOOD),
+        ("Smartphone", "Is it a clock?", NOT_UNDERSTOOD),
+        ("Basketball", "Is it not alive?", NOT_UNDERSTOOD),
+    ],
+)
+def test_a_question_of_something_else_is_not_answered_with_what_the_table_has(thing, question, expected):
+    assert answer(thing, question) == expected
+
+
 @pytest.mark.parametrize(("object_id", "alias"), ALIASES)
 def test_every_alias_names_its_object(object_id, alias):
     for question in (f"Is it a {alias.lower()}?", f"Is the object the {alias}?\n", f"an {alias}"):
