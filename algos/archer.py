@@ -188,7 +188,7 @@ class ArCHer(UtteranceActorCritic):
     def prepare(self, episodes: list[TokenEpisode], group: WorkerGroup) -> Prepared:
         """Mark the round's episodes, and add some of all that are remembered, these included."""
         self._replay = [*self._replay, *episodes][-self.config.replay :]
-        count = round(self.config.replayed * len(episodes))
+        count = int(self.config.replayed * len(episodes) + float(torch.rand(())))
         picks = torch.randint(max(len(self._replay), 1), (count,)).tolist()
         acts = float(self.rounds >= self.config.actor_after)
         self.rounds += 1

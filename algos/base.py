@@ -181,8 +181,11 @@ AlgorithmT = TypeVar("AlgorithmT", bound=type[Algorithm])
 
 def register_algorithm(cls: AlgorithmT) -> AlgorithmT:
     """Class decorator: make the algorithm known by its `id`. ValueError when the id is taken."""
-    if _ALGORITHMS.get(cls.id, cls).__qualname__ != cls.__qualname__:
-        raise ValueError(f"algorithm id {cls.id!r} is registered already")
+    if cls.__module__ not in _BUILT_IN:
+        algorithm_ids()  # so that a copy of ours under our id is refused, and not replaced
+    known = _ALGORITHMS.get(cls.id, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise ValueError(f"algorithm id {cls.id!r} is taken by {known.__module__}.{known.__qualname__}")
     _ALGORITHMS[cls.id] = cls
     return cls
 

@@ -54,16 +54,15 @@ class CausalGenerator:
     def lines(self, requests: Sequence[Request]) -> list[str]:
         """See `Generator`."""
         found = [""] * len(requests)
-        for greedy in (True, False):
-            part = [i for i, r in enumerate(requests) if (r.seed is None) == greedy]
-            for i, line in zip(part, self._decode([requests[i] for i in part], greedy), strict=True):
+        alike: dict[tuple[bool, int], list[int]] = {}
+        for i, request in enumerate(requests):
+            alike.setdefault((request.seed is None, request.max_tokens), []).append(i)
+        for (greedy, limit), part in alike.items():
+            for i, line in zip(part, self._decode([requests[i] for i in part], greedy, limit), strict=True):
                 found[i] = line
         return found
 
-    def _decode(self, requests: list[Request], greedy: bool) -> list[str]:
-        if not requests:
-            return []
-        limit = max(r.max_tokens for r in requests)
+    def _decode(self, requests: list[Request], greedy: bool, limit: int) -> list[str]:
         room = self._policy.max_tokens - limit
         if room < 1:
             raise models.ModelError(
@@ -77,10 +76,7 @@ class CausalGenerator:
             sampler.start(slot, np.random.default_rng(request.seed))
             chunks[slot] = self._policy.codec.encode(request.prompt)[-room:]
         actions = sampler.act(chunks)
-        return [
-            _first_line(self._policy.codec.decode(actions[slot].ids[: request.max_tokens]))
-            for slot, request in enumerate(requests)
-        ]
+        return [_first_line(self._policy.codec.decode(actions[slot].ids)) for slot in range(len(requests))]
 
 
 class Seq2SeqGenerator:

@@ -55,6 +55,10 @@ def add_adapters(model: Any, settings: LoraSettings, *, base_in_bf16: bool = Fal
         f"model.lora.target_modules: found {targets!r}, but {type(model).__name__} takes adapters in "
         f"{', '.join(sorted({name.rpartition('.')[2] for name in inside}))}"
     )
+    names = [name for name, _ in model.named_modules()]
+    for target in settings.target_modules or ():  # peft is content when one of them is there
+        if not any(f".{name}".endswith(f".{target}") for name in names):
+            raise LoraError(f"{takes} (there is no {target!r})")
     try:
         inject_adapter_in_model(config, model)
     except ValueError as error:

@@ -296,18 +296,26 @@ _NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 def _dropout_off(config: Any) -> dict[str, float]:
     """Zero for every dropout rate that the model's configuration has: values are not regressed on noise."""
-    return {k: 0.0 for k in config.to_dict() if k.endswith(("_pdrop", "dropout"))}
+    return {k: 0.0 for k in config.to_dict() if k.endswith(("_pdrop", "dropout", "dropout_prob"))}
 
 
 @torch.no_grad()
 def _check_plain_head(model: Any) -> None:
-    """We apply the output layer ourselves, to action tokens alone: it must be all that follows the trunk."""
-    ids = torch.tensor([[1, 2, 3]])
+    """We apply the output layer ourselves, to action tokens alone: it must be all that follows the trunk.
+
+    And a state must not see what comes after it.
+    """
+    ids = torch.tensor([[1, 2, 3], [1, 2, 4]])
     model.eval()
     direct = model(input_ids=ids).logits
-    ours = model.get_output_embeddings()(model.base_model(input_ids=ids).last_hidden_state)
-    if not torch.allclose(direct, ours, rtol=1e-3, atol=1e-3):
+    hidden = model.base_model(input_ids=ids).last_hidden_state
+    if not torch.allclose(direct, model.get_output_embeddings()(hidden), rtol=1e-3, atol=1e-3):
         raise _changed_logits(type(model).__name__)
+    if not torch.allclose(hidden[0, :2], hidden[1, :2], rtol=1e-3, atol=1e-3):
+        raise ModelError(
+            f"{type(model).__name__} is not causal: its states change with later tokens; use another model, "
+            f"or set is_decoder in its config.json if it was trained as a decoder"
+        )
 
 
 def _check_rows(name: str | Path, model: Any, tokenizer: Any) -> None:

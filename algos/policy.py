@@ -37,7 +37,7 @@ class Decoding(Settings):
         description="rerank scores the task's legal actions instead of decoding freely; propose lets the "
         "language model draw `candidates` whole actions and takes the best by Q",
     )
-    temperature: float = Field(1.0, gt=0, description="divides the logits before sampling")
+    temperature: float = Field(1.0, ge=1e-6, description="divides the logits before sampling")
     beta: float = Field(
         16.0, ge=0, description="weight of Q against log pi_beta, in 1/units of reward (value policies)"
     )

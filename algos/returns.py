@@ -41,7 +41,8 @@ def n_step_returns(
     """n rewards and then the value, fewer where the chain ends sooner. n = 1 is the one-step target."""
     count = len(reward)
     result = reward + discount * next_value
-    for _ in range(n - 1):
+    longest = int(np.diff(np.flatnonzero(chain_end), prepend=-1).max(initial=1))
+    for _ in range(min(n, longest) - 1):
         longer = result.copy()
         longer[:-1] = reward[:-1] + discount[:-1] * result[1:]
         result = np.where(chain_end, reward + discount * next_value, longer)

@@ -187,6 +187,13 @@ def test_the_replay_buffer_is_bounded_and_drawn_from_by_the_seed():
     assert [e.reward.sum() for e in again.episodes] == [e.reward.sum() for e in prepared.episodes]
 
 
+def test_a_part_of_an_episode_is_replayed_that_often():
+    algorithm = online(replayed=0.5)
+    torch.manual_seed(0)
+    sizes = [len(algorithm.prepare([game((0, [1, 4], 1))], WorkerGroup()).episodes) for _ in range(200)]
+    assert sum(sizes) - 200 == pytest.approx(100, abs=25)
+
+
 def test_the_actor_waits_for_its_critic():
     algorithm = ArCHer(ArCHerConfig(actor_after=2), tiny_language_model(TEXTS))
     episodes = [encoded(algorithm)]

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from support import tiny_language_model
+from transformers import BertGenerationConfig, BertGenerationDecoder, BioGptConfig, BioGptForCausalLM
 
 from algos import models
 from algos.codec import TokenizerError
@@ -78,6 +79,28 @@ def test_a_model_is_loaded_in_float32_and_without_dropout_whatever_its_file_says
     loaded = models.load(tmp_path)
     assert {p.dtype for p in loaded.model.parameters()} == {torch.float32}
     assert torch.equal(logits(loaded.model.train()), logits(loaded.model.eval()))
+
+
+def test_every_dropout_of_a_model_is_off_whatever_its_family_calls_it(tmp_path):
+    config = BioGptConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    save_as(tmp_path, BioGptForCausalLM(config))
+    model = models.load(tmp_path).model
+    assert torch.equal(logits(model.train()), logits(model.eval()))
+
+
+def test_a_model_that_sees_later_tokens_is_refused(tmp_path):
+    config = BertGenerationConfig(
+        vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    save_as(tmp_path, BertGenerationDecoder(config))
+    with pytest.raises(ModelError, match="BertGenerationDecoder is not causal"):
+        models.load(tmp_path)
+
+
+def save_as(folder, model):
+    """With the tokenizer of our tiny model."""
+    tiny_language_model(TEXTS).codec.tokenizer.save_pretrained(folder)
+    model.save_pretrained(folder)
 
 
 @pytest.mark.filterwarnings("error")

@@ -88,6 +88,12 @@ def test_an_adapter_of_the_output_layer_is_refused_for_nothing_here_would_read_i
         add_adapters(model, LoraSettings(target_modules=targets))
 
 
+def test_one_misspelt_target_among_others_is_refused_too():
+    model = tiny_language_model(["move left\n"]).model
+    with pytest.raises(LoraError, match=r"in c_attn, c_fc, c_proj \(there is no 'c_porj'\)"):
+        add_adapters(model, LoraSettings(target_modules=("c_attn", "c_porj")))
+
+
 def some_q_head(tied=False):
     torch.manual_seed(1)
     head = QHead(6, 13, initial=-2.0, tied=torch.randn(13, 6) if tied else None)

@@ -23,7 +23,6 @@ from envs.core import Outcome, TextEnv
 from envs.registry import Scale, TaskSpec, get_task, task_ids
 
 
-
 class Chatter(TextEnv):
     """Says lines of random length for a random number of turns; "bad" letters make an action invalid."""
 

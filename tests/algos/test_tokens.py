@@ -121,6 +121,11 @@ def test_an_invalid_action_wipes_what_came_before_the_next_observation():
     assert forgetting.context.tolist() == [0, 5, 0]
 
 
+def test_a_record_that_stops_at_an_action_that_wiped_everything_is_an_error_that_says_so():
+    with pytest.raises(ValueError, match="an invalid one has wiped it and nothing follows"):
+        built([(3, False, 0, True), (2, True, -4, False)], replace(ALL, forget_on_invalid=True), False)
+
+
 def test_an_action_longer_than_was_reserved_for_it_still_fits_into_the_models_window():
     rule = ContextRule(window=None, max_tokens=20, reserve=4)
     episode = built([(6, False, 0, True), (2, True, 0, True), (8, False, 0, True), (9, True, 0, True)], rule)

@@ -1,9 +1,11 @@
 """Plugin files: found, imported once, and known to whoever plays or trains."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
+from algos import bc
 from algos.base import get_algorithm
 from envs.registry import get_task
 from lmrl_ray.config import ConfigError
@@ -25,6 +27,14 @@ def test_a_plugin_is_imported_once(tmp_path):
     load_plugins([str(path)])
     load_plugins([str(path), str(path)])
     assert log.read_text() == "x"
+
+
+def test_a_copy_of_an_algorithm_under_its_own_id_is_refused_where_it_says_so(tmp_path):
+    path = tmp_path / "copied_plugin.py"
+    path.write_text((Path(bc.__file__)).read_text())
+    with pytest.raises(ConfigError, match=r"copied_plugin\.py.*line \d+.*'bc' is taken by algos\.bc\.BC"):
+        load_plugins([str(path)])
+    assert get_algorithm("bc") is bc.BC
 
 
 def test_a_plugin_can_be_an_installed_module():

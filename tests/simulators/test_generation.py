@@ -125,6 +125,13 @@ def test_a_prompt_that_is_too_long_loses_its_beginning():
     assert lines[0] == lines[1]
 
 
+def test_a_prompt_loses_no_more_beside_a_request_for_a_longer_line():
+    lm = tiny_language_model(TEXTS, positions=64, seed=3)
+    generator = CausalGenerator(LanguagePolicy(lm).eval())
+    wanted = [Request("", "Hello? " * 60 + "\n", 8, 3), Request("", PROMPTS[0], 40, 3)]
+    assert generator.lines(wanted)[0] == generator.lines(wanted[:1])[0]
+
+
 def test_a_window_without_room_for_a_prompt_is_an_error():
     generator = CausalGenerator(LanguagePolicy(tiny_language_model(TEXTS, positions=16)).eval())
     with pytest.raises(ModelError, match="window of 16 tokens has no room for a prompt beside a line of 16"):
