@@ -32,7 +32,7 @@ from lmrl_ray.report.comparison import Cell, Row, summarize
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_layers
 from lmrl_ray.tracking import Tracker, flatten
-from lmrl_ray.train import Hooks, check_plain, leading, read_config, write_whole
+from lmrl_ray.train import Hooks, alone, check_plain, leading, read_config, write_whole
 
 
 class Suite(Settings):
@@ -43,7 +43,7 @@ class Suite(Settings):
     only: dict[str, tuple[str, ...]] = Field(
         default_factory=dict, description="by task, its algorithms where these are not all of them"
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field((0, 1, 2), min_length=1)
     cpus_per_cell: float = Field(1.0, gt=0)
     gpus_per_cell: float = Field(0.0, ge=0)
     config: dict[str, Any] = Field(default_factory=dict, description="of every cell")
@@ -92,13 +92,22 @@ def run_benchmark(
     out = out.resolve()
     if name is not None:
         check_plain(name)
-    suite = read_suite(file)
+    suite = read_suite(file, out)
     folder = out / "benchmarks" / (name or file.stem)
     jobs = _jobs(suite, folder.name, out)
     _check_suite(folder, suite)
     for job in jobs:
         _check_cell(job, folder.name)
     at_once = make_room(jobs, max_concurrent)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        return _see_through(suite, folder, jobs, at_once, out, hooks)
+
+
+def _see_through(
+    suite: Suite, folder: Path, jobs: list[Job], at_once: int | None, out: Path, hooks: Hooks
+) -> BenchmarkResult:
+    """Run the cells that are not finished, and sum all of them up."""
     tracker = _tracker(folder, out, suite)
     with leading(tracker):
         failed = _run_all(suite, folder, jobs, tracker.run_id, at_once, hooks.display)
@@ -120,8 +129,9 @@ def run_benchmark(
     return result
 
 
-def read_suite(file: Path) -> Suite:
-    """A suite's file, every cell of it checked. ConfigError and the errors of unknown names."""
+def read_suite(file: Path, out: Path = Path("runs")) -> Suite:
+    """A suite's file, every cell of it checked; `init` may be the name of a run below `out`. ConfigError and
+    the errors of unknown names."""
     values = load_yaml(file)
     if "space" in values:
         raise ConfigError(f"{file}: is a sweep, not a suite; run it with `lmrl sweep {file}`")
@@ -136,17 +146,17 @@ def read_suite(file: Path) -> Suite:
     for key in suite.overrides:
         if key not in known:
             raise ConfigError(f"{file}: overrides.{key}: no cell of this suite is called so")
-    _check_cells(suite, str(file))
+    _check_cells(suite, str(file), out)
     _check_have_effect(suite, str(file))
     return suite
 
 
-def _check_cells(suite: Suite, where: str) -> None:
+def _check_cells(suite: Suite, where: str, out: Path) -> None:
     """ConfigError that says where in the file a cell is told what it cannot be trained with."""
     for task, algo in [(t, a) for t in suite.tasks for a in suite.cells_of(t)]:
         layers = [(f"{where}: {place} (of {task}/{algo})", said) for place, said in suite.places(task, algo)]
         try:
-            resolve_layers(algo, task, layers)
+            resolve_layers(algo, task, layers, out)
         except UnknownTaskError as error:
             raise ConfigError(f"{where}: tasks: {error}") from None
         except UnknownAlgorithmError as error:
@@ -165,10 +175,15 @@ def _check_have_effect(suite: Suite, where: str) -> None:
             raise ConfigError(
                 f"{where}: {place}: {key} has no effect here; it is a cell's, from `{elsewhere[key]}`"
             )
+        if "env" in values and place not in ("config", *suite.tasks):
+            raise ConfigError(
+                f"{where}: overrides.{place}.env: the algorithms and baselines of a task are compared in one "
+                f"world; give it to the task"
+            )
         algo = place.split("/")[-1]
         if algo == "bc" or algo not in suite.algorithms:
             continue
-        for key in (*from_clone(algo), "data_episodes", "env"):
+        for key in (*from_clone(algo), "data_episodes"):
             if key in values:
                 raise ConfigError(
                     f"{where}: overrides.{place}.{key}: {algo} takes it from its task's bc; give it to "
@@ -200,7 +215,9 @@ def _check_cell(job: Job, name: str) -> None:
     """ConfigError when the run of the cell's name, finished or not, is of another configuration."""
     if not job.has_begun:
         return
-    wanted, found = (flatten(config.dump()) for config in (job.config(), read_config(job.folder)))
+    trained = read_config(job.folder)
+    start = {"init": trained.init} if "init" in from_clone(job.algo) else {}  # whose model it has
+    wanted, found = (flatten(config.dump()) for config in (job.config(start), trained))
     # A run that starts from a policy has that one's model. Plugins are paths.
     left_out = {*from_clone(job.algo), "plugins", *(["model.name"] if found["init"] else [])}
     wrong = [

@@ -21,7 +21,7 @@ from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.comparison import Cell
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
-from lmrl_ray.train import Hooks, TrainedRun, resume, run_files, train
+from lmrl_ray.train import Hooks, TrainedRun, alone, resume, run_files, train
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Job:
 
     def config(self, given: Mapping[str, Any] | None = None) -> RunConfig:
         options = merge(merge(self.settings, given or {}), {"seed": self.seed})
-        return resolve_config(self.algo, self.task, options=options)
+        return resolve_config(self.algo, self.task, options=options, out=Path(self.out))
 
 
 def from_clone(algo: str) -> tuple[str, ...]:
@@ -166,9 +166,9 @@ class _Running:
 
 def run_cell(job: Job, parent_run: str) -> Cell:
     """Train and score one cell, or read what it came to. Runs as a Ray task."""
-    if not job.has_begun:
-        # What a cell that was killed while setting up may have left.
-        shutil.rmtree(job.folder, ignore_errors=True)
+    if job.folder.is_dir() and not job.has_begun:
+        with alone(job.folder):  # what a cell that was killed while setting up has left
+            shutil.rmtree(job.folder)
     if not job.has_ended:
         run = _trained(job, parent_run)
         assert run.folder == job.folder

@@ -185,7 +185,7 @@ class RunConfig(Settings):
 
     algo: str = Field(description="algorithm id")
     task: str = Field(description="task id")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     data: str | None = Field(None, description="a Parquet file of episodes; None builds the task's own")
     data_episodes: int | None = Field(None, ge=1, description="episodes of a data set built here")
     init: str | None = Field(None, description="the run or folder whose policy it starts from")

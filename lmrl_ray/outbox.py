@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lmrl_ray.mlflow_store import without_password
 
@@ -47,14 +47,14 @@ class Outbox:
         return self._path.is_file()
 
     def append(self, operation: Operation) -> None:
-        with self._alone(), self._path.open("a") as file:
-            file.write(json.dumps(operation) + "\n")
+        with self._alone(), self._path.open("a+b") as file:
+            _drop_torn_line(file)
+            file.write(json.dumps(operation).encode() + b"\n")
 
     def send(self, send_one: Callable[[Operation], None]) -> None:
         """Send all in order; an error leaves it and what follows in the outbox, and is raised."""
         with self._alone():
             lines = self._path.read_text().splitlines(keepends=True) if self else []
-            # What a killed process left half-written is not whole, and was promised to nobody.
             waiting = [line for line in lines if line.endswith("\n")]
             sent = 0
             try:
@@ -72,6 +72,15 @@ class Outbox:
         with self._lock.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+
+def _drop_torn_line(file: BinaryIO) -> None:
+    """What a killed process or a full disk left half-written is not whole, and was promised to nobody."""
+    end = file.seek(0, os.SEEK_END)
+    if end and (file.seek(end - 1), file.read(1))[1] != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
 
 
 def identity_of(home: Path) -> Identity | None:

@@ -30,7 +30,7 @@ from algos import models
 from algos.base import get_algorithm
 from envs.registry import get_task
 from lmrl_ray import checkpoint, data, mlflow_store, scaling
-from lmrl_ray.config import ConfigError, ModelConfig, RunConfig, merge, parse
+from lmrl_ray.config import ConfigError, ModelConfig, RunConfig, load_yaml, merge, parse
 from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
 from lmrl_ray.journal import Entry, JournalReader
@@ -39,6 +39,7 @@ from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_of, trained_as
 from lmrl_ray.rollout import make_rollouts
+from lmrl_ray.symbolic.config import is_symbolic
 from lmrl_ray.tracking import Tracker
 
 _TOKENIZER_EPISODES = 20_000
@@ -78,7 +79,7 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
     scaling.check_machine(config)
     config, given = _with_start(config, out)
     folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
-    with _alone(folder):
+    with alone(folder):
         try:
             files, tracker = _set_up(config, given, folder, out, hooks)
         except Exception:
@@ -110,12 +111,14 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
     One that was stopped before its training began, perhaps while its clone was trained, is set up again.
     """
     folder = find_run(run, out)
+    if is_symbolic(*(load_yaml(folder / "config.yaml").get(key, "") for key in ("algo", "task"))):
+        raise ConfigError(f"{folder}: cannot be gone on with, it is short: train it again")
     load_plugins((overrides or {}).get("plugins") or ())
     config = read_config(folder)
     if overrides:
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
     scaling.check_machine(config)
-    with _alone(folder):
+    with alone(folder):
         files = run_files(folder)
         if files is None:
             config, given = _with_start(config, out)
@@ -147,8 +150,9 @@ def _check_same_data(folder: Path, files: RunFiles) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """ConfigError while another process is at the run: two would write the same journal."""
+def alone(folder: Path) -> Iterator[None]:
+    """ConfigError while another process is at the run, sweep or benchmark in `folder`: two would write the
+    same files."""
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -11,7 +11,7 @@ from envs.registry import TaskSpec, get_task
 from lmrl_ray import registry
 from lmrl_ray.config import ConfigError, RunConfig, merge, parse, parse_settings
 from lmrl_ray.evaluate import Protocol, Score, episodes_of, evaluate, evaluate_baseline, setting_of
-from lmrl_ray.plugins import load_plugins
+from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import check_env_arguments, find_policy, run_config_of, tuned_defaults
 from lmrl_ray.rollout import make_rollouts
@@ -79,6 +79,7 @@ def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:
         {
             "decoding": decoding,
             "seed": seed,
+            "plugins": [*dict.fromkeys([*values.get("plugins", ()), *absolute(request.plugins)])],
             # No rounds are played here, and in this process our own sampler decodes.
             "online": {"max_staleness": 0, "temperature": None},
             "resources": {"workers": 0, "rollout_actors": request.rollout_actors}

@@ -94,19 +94,25 @@ class ChatClient:
             raise ApiError(f"{self._url} answers {error.status_code}: {said}") from error
         except (openai.OpenAIError, json.JSONDecodeError) as error:
             raise ApiError(f"{self._url} does not answer as an OpenAI-compatible server: {error}") from error
-        choices = getattr(answer, "choices", None)
-        if not choices:
-            raise ApiError(
-                f"{self._url} does not answer as an OpenAI-compatible server: {str(answer)[:200]!r}"
-            )
-        return Reply(choices[0].message.content or "", choices[0].finish_reason == "length", _usage(answer))
+        return _reply(answer, self._url)
 
     async def close(self) -> None:
         await self._client.close()
 
 
+def _reply(answer: Any, url: str) -> Reply:
+    """What a server says is not checked by the client: any field may be missing or of another type."""
+    first = next(iter(getattr(answer, "choices", None) or ()), None)
+    message = getattr(first, "message", None)
+    text = getattr(message, "content", None) or ""
+    if message is None or not isinstance(text, str):
+        raise ApiError(f"{url} does not answer as an OpenAI-compatible server: {str(answer)[:200]!r}")
+    return Reply(text, getattr(first, "finish_reason", None) == "length", _usage(answer))
+
+
 def _usage(answer: Any) -> Usage:
-    told = answer.usage
-    if told is None:
+    told = getattr(answer, "usage", None)
+    prompt, completion = (getattr(told, f"{part}_tokens", None) for part in ("prompt", "completion"))
+    if not (isinstance(prompt, int) and isinstance(completion, int)):
         return Usage(requests=1, uncounted=1)
-    return Usage(1, prompt_tokens=told.prompt_tokens, completion_tokens=told.completion_tokens)
+    return Usage(1, prompt_tokens=prompt, completion_tokens=completion)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -55,10 +56,22 @@ def find_endpoint(config: PromptedConfig) -> Endpoint:
             f"no endpoint: give --base-url (e.g. http://localhost:8000/v1 of `transformers serve` or vLLM, "
             f"or https://api.openai.com/v1), or set {URL_VARIABLE}"
         )
-    key = os.environ.get(config.key_variable)
+    if not _is_address(url):
+        raise ConfigError(f"endpoint: found {url!r}, but it is no address like http://localhost:8000/v1")
+    key = os.environ.get(config.key_variable, "").strip()
+    if not key.isascii():
+        raise ConfigError(f"{config.key_variable}: holds no key: keys are plain ASCII")
     if not key:
         raise ConfigError(
             f"no key for {url}: set {config.key_variable}; any text will do for a server that asks for none, "
             f"e.g. {config.key_variable}=none"
         )
     return Endpoint(url, key)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        return False

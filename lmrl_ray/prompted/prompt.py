@@ -65,7 +65,7 @@ def _instructions(spec: TaskSpec, config: PromptedConfig) -> str:
     if config.instructions is not None:
         try:
             return config.instructions.read_text().strip()
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"api.instructions: {config.instructions} cannot be read: {error}") from error
     if not spec.instructions:
         raise ConfigError(

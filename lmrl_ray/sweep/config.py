@@ -197,6 +197,11 @@ def _check_has_effect(values: Mapping[str, Any], where: str) -> None:
 def _check_may_differ(sweep: SweepConfig, base: RunConfig, where: str) -> None:
     """ConfigError when the space has what is the same for all trials."""
     for key in sweep.space:
+        if key in ("training.steps", "training.eval_every"):
+            raise ConfigError(
+                f"{where}: space.{key}: trials are compared after as many steps; give it in `config` (ASHA "
+                f"ends trials early)"
+            )
         section = key.split(".")[0]
         if section in _SHARED:
             instead = _ELSEWHERE.get(section, "give it in `config`")
@@ -212,7 +217,7 @@ def _check_may_differ(sweep: SweepConfig, base: RunConfig, where: str) -> None:
 def _check_metric(sweep: SweepConfig, base: RunConfig, where: str) -> None:
     """ConfigError for a score that no trial will ever have."""
     if not sweep.metric.startswith("eval/"):
-        return
+        return  # a training metric, of which only the algorithm knows
     if not base.training.eval_every:
         raise ConfigError(f"{where}: config.training.eval_every: is 0, so {sweep.metric} is never measured")
     known = [f"eval/{name}" for name in _scored(base.task)]

@@ -70,7 +70,7 @@ def collect(trials: list[Trial], errors: list[Any], plan: Plan, folder: Path, ou
     sweep = SweepConfig.model_validate(plan.sweep)
     scored = sorted((t for t in trials if t.counts), key=lambda t: -sweep.sign * (t.score or 0.0))
     if not scored:
-        reason = str(errors[0]).strip().splitlines()[-1] if errors else "none ran"
+        reason = str(errors[0]).strip().splitlines()[-1] if errors else f"none reported {sweep.metric}"
         raise ConfigError(f"sweep {plan.name}: no trial was scored: {reason}")
     # What a later run starts from and learns from is its own affair.
     best = {k: v for k, v in plan.base.items() if k not in ("init", "data", "seed")}

@@ -19,12 +19,13 @@ from pathlib import Path
 from lmrl_ray.config import ConfigError, parse
 from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.coordinates import draw_coordinates
+from lmrl_ray.resolve import find_policy
 from lmrl_ray.sweep.config import SweepConfig, load_sweep, read_sweep
 from lmrl_ray.sweep.results import SweepResult, axes_of, collect, trials_of
 from lmrl_ray.sweep.trial import Plan
-from lmrl_ray.sweep.tuning import tune_plan
+from lmrl_ray.sweep.tuning import room_of, tune_plan
 from lmrl_ray.tracking import Tracker
-from lmrl_ray.train import Hooks, claim, leading, prepare, write_whole
+from lmrl_ray.train import Hooks, alone, claim, leading, prepare, write_whole
 
 
 def run_sweep(
@@ -48,16 +49,24 @@ def run_sweep(
         plan = _read_plan(folder, file)
     else:
         folder, plan = _begin(file, out, seed or 0, max_concurrent, settings)
-    try:
-        plan, tracker = _prepared(plan, folder, out, hooks)
-    except Exception:
-        if resume_name is None:
-            # A sweep that could not begin leaves nothing behind.
-            shutil.rmtree(folder)
-        raise
+    with alone(folder):
+        try:
+            load_plugins(plan.base["plugins"])
+            at_once = room_of(plan)  # before hours go into a clone
+            plan, tracker = _prepared(plan, folder, out, hooks)
+        except Exception:
+            if resume_name is None:
+                # A sweep that could not begin leaves nothing behind.
+                shutil.rmtree(folder)
+            raise
+        return _see_through(plan, tracker, folder, out, at_once)
+
+
+def _see_through(plan: Plan, tracker: Tracker, folder: Path, out: Path, at_once: int | None) -> SweepResult:
+    """Run the trials that are not finished, and sum all of them up."""
     sweep = SweepConfig.model_validate(plan.sweep)
     with leading(tracker):
-        results = tune_plan(plan, folder, out)
+        results = tune_plan(plan, folder, out, at_once)
         trials = trials_of(results, plan)
         tracker.close_children(failed=[t.name for t in trials if t.status == "error"])
         result = collect(trials, results.errors, plan, folder, out)
@@ -72,6 +81,8 @@ def _begin(
     file: Path, out: Path, seed: int, max_concurrent: int | None, settings: Sequence[str]
 ) -> tuple[Path, Plan]:
     sweep, base = read_sweep(file, seed, settings, out)
+    if base.init is not None:
+        find_policy(base.init, out)
     if max_concurrent is not None and sweep.scheduler == "pbt":
         raise ConfigError(
             f"--max-concurrent {max_concurrent}: scheduler pbt keeps its whole population of {sweep.trials} "
@@ -89,7 +100,6 @@ def _begin(
 def _prepared(plan: Plan, folder: Path, out: Path, hooks: Hooks) -> tuple[Plan, Tracker]:
     """With the data and the clone that all trials share, and a run in MLflow; what an interrupted sweep
     has of these is gone on with."""
-    load_plugins(plan.base["plugins"])
     if plan.parent_run:
         return plan, Tracker(out, folder, required=True)
     base = prepare(parse(plan.base, "sweep"), out, hooks, plan.name)

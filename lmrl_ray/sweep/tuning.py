@@ -29,15 +29,23 @@ _KEPT = 3
 """Checkpoints that Tune keeps of each member of a population: others may be about to copy them."""
 
 
-def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
+def room_of(plan: Plan) -> int | None:
+    """Connect to a cluster that holds a trial, and how many at a time; None: as many as Ray places.
+
+    The plan's plugins must be loaded. Raises ConfigError.
+    """
+    sweep, resources = SweepConfig.model_validate(plan.sweep), parse(plan.base, "sweep").resources
+    bundles = trial_bundles(resources) + outside_bundles(resources)
+    return room_for({"a trial": (bundles, resources)}, plan.max_concurrent or sweep.max_concurrent)
+
+
+def tune_plan(plan: Plan, folder: Path, out: Path, at_once: int | None) -> Any:
     """Run or go on with all trials; returns Tune's results. The plan's plugins must be loaded."""
     sweep, resources = SweepConfig.model_validate(plan.sweep), parse(plan.base, "sweep").resources
     # A trial that began after Tune last wrote its state is lost to a resume; by default that is 10 seconds.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")
     # By default Tune takes Ctrl-C for the end of the sweep, and returns what there is.
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-    bundles = trial_bundles(resources) + outside_bundles(resources)
-    at_once = room_for({"a trial": (bundles, resources)}, plan.max_concurrent or sweep.max_concurrent)
     from ray import tune
 
     trainable = tune.with_resources(
@@ -47,7 +55,7 @@ def tune_plan(plan: Plan, folder: Path, out: Path) -> Any:
     space = {key: drawn.domain() for key, drawn in sweep.space.items()}
     # Population-based training draws from both, and takes no seed.
     random.seed(plan.seed)
-    np.random.seed(plan.seed)
+    np.random.seed(plan.seed % 2**32)
     if tune.Tuner.can_restore(str(folder)):
         tuner = tune.Tuner.restore(
             str(folder), trainable=trainable, param_space=space, resume_unfinished=True, restart_errored=True

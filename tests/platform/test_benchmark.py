@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from lmrl_ray.benchmark import BenchmarkError, read_suite, run_benchmark
+from lmrl_ray.benchmark import BenchmarkError, _check_cell, _jobs, read_suite, run_benchmark
 from lmrl_ray.cells import Job, run_cell
 from lmrl_ray.cli.comparing import compare, print_runs
 from lmrl_ray.config import ConfigError
@@ -26,7 +26,7 @@ from lmrl_ray.report.comparison import (
 )
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
-from lmrl_ray.train import Hooks
+from lmrl_ray.train import Hooks, alone
 
 
 def cell(policy="bc", seed=0, raw=-83.0, run="somewhere"):
@@ -105,7 +105,11 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_the_ties():
         ("tasks: [maze-fo]\nalgorithms: [bc]\nconfig: {seed: 7}\n", "config: seed has no effect"),
         (
             "tasks: [maze-fo]\nalgorithms: [ilql]\noverrides: {maze-fo/ilql: {env: {layout: umaze}}}\n",
-            "overrides.maze-fo/ilql.env: ilql takes it from its task's bc",
+            "overrides.maze-fo/ilql.env: the algorithms and baselines of a task are compared in one world",
+        ),
+        (
+            "tasks: [maze-fo]\nalgorithms: [bc, ilql]\noverrides: {bc: {env: {layout: umaze}}}\n",
+            "overrides.bc.env: the algorithms .* give it to the task",
         ),
         (
             "tasks: [maze-fo]\nalgorithms: [ilql]\noverrides: {ilql: {init: clone}}\n",
@@ -219,6 +223,44 @@ def test_no_cell_is_taken_from_a_run_of_another_configuration(tmp_path, toy, alg
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [run.name]
 
 
+def test_cells_of_a_clone_that_is_pre_trained_are_gone_on_with(tmp_path, toy, toy_policy):
+    file, out = tmp_path / "small.yaml", tmp_path / "runs"
+    file.write_text(
+        SUITE.replace("TOY", str(toy)) + f"overrides: {{bc: {{model: {{name: {toy_policy}}}}}}}\n"
+    )
+    job = {j.name: j for j in _jobs(read_suite(file, out), "small", out)}["small-toy-mc-s0"]
+    clone = out / job.clone
+    (clone / "policy").mkdir(parents=True)
+    config = resolve_config("bc", "toy", options={"plugins": [str(toy)], "model": {"name": str(toy_policy)}})
+    (clone / "config.yaml").write_text(yaml.safe_dump(config.dump()))
+    (clone / "run.json").write_text("{}")
+    trained = job.config({"init": str(clone)})
+    assert trained.optimizer != job.config().optimizer
+    job.folder.mkdir()
+    (job.folder / "config.yaml").write_text(yaml.safe_dump(trained.dump()))
+    (job.folder / "run.json").write_text("{}")
+    _check_cell(job, "small")
+
+
+def test_a_start_by_name_has_its_models_defaults_wherever_the_runs_are(tmp_path, toy, toy_policy):
+    file, out = tmp_path / "small.yaml", tmp_path / "elsewhere"
+    config = resolve_config("bc", "toy", options={"plugins": [str(toy)], "model": {"name": str(toy_policy)}})
+    (out / "base" / "policy").mkdir(parents=True)
+    (out / "base" / "config.yaml").write_text(yaml.safe_dump(config.dump()))
+    file.write_text(SUITE.replace("TOY", str(toy)) + "overrides: {bc: {init: base}}\n")
+    (job, *_) = _jobs(read_suite(file, out), "small", out)
+    assert job.config().optimizer.lr == config.optimizer.lr
+
+
+def test_a_benchmark_is_run_by_one_process_at_a_time(tmp_path, toy, monkeypatch):
+    monkeypatch.setattr("lmrl_ray.benchmark.make_room", lambda *_: None)
+    file, folder = tmp_path / "small.yaml", tmp_path / "runs" / "benchmarks" / "small"
+    file.write_text(SUITE.replace("TOY", str(toy)))
+    folder.mkdir(parents=True)
+    with alone(folder), pytest.raises(ConfigError, match="small: another process is at this run"):
+        run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)))
+
+
 def test_no_cell_is_taken_from_a_run_whose_clone_would_be_another(tmp_path, toy):
     file, run = tmp_path / "small.yaml", tmp_path / "runs" / "small-toy-mc-s0"
     file.write_text(SUITE.replace("TOY", str(toy)))
@@ -241,6 +283,9 @@ def test_a_cell_that_was_killed_while_setting_up_is_started_again(toy, toy_polic
     job = Job("toy", "bc", 0, settings, {"CPU": 1.0}, str(out), "small-toy-bc-s0", "small-toy-bc-s0")
     job.folder.mkdir()
     (job.folder / "config.yaml").write_text("algo: bc\n")
+    with alone(job.folder), pytest.raises(ConfigError, match="another process is at this run"):
+        run_cell(job, "")
+    assert (job.folder / "config.yaml").is_file()
     found = run_cell(job, "")
     assert found.run == str(job.folder)
     assert [p.name for p in out.glob("small-toy-*")] == [job.name]

@@ -8,6 +8,8 @@ import pytest
 from algos import bc
 from algos.base import get_algorithm
 from envs.registry import get_task
+from lmrl_ray.cli import evaluation
+from lmrl_ray.cli.evaluation import EvaluationRequest
 from lmrl_ray.config import ConfigError
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.resolve import resolve_config
@@ -46,6 +48,11 @@ def test_a_plugin_that_is_not_there_is_named():
         load_plugins(["no/such.py"])
     with pytest.raises(ConfigError, match="plugins: no_such_module: cannot be imported"):
         load_plugins(["no_such_module"])
+
+
+def test_actors_that_play_a_bare_model_are_told_of_its_tasks_plugin(toy, toy_policy):
+    request = EvaluationRequest(str(toy_policy), "toy", 1, "quick", None, 1, [], [str(toy)])
+    assert evaluation._config(request, toy_policy, 0).plugins == (str(toy),)
 
 
 def test_two_plugin_files_of_one_name_are_an_error_not_a_silent_choice(tmp_path):

@@ -93,10 +93,11 @@ def test_the_cost_follows_from_the_prices(evaluate):
     assert found.cost == pytest.approx(requests * (10 * 2.0 + 3 * 10.0) / 1e6)
 
 
-def test_no_cost_is_made_up_where_the_server_counts_nothing(evaluate):
+@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "completion_tokens": None}])
+def test_no_cost_is_made_up_where_the_server_counts_nothing(evaluate, usage):
     def answer(request):
         found = best_move(SMALL)(request)
-        del found.body["usage"]
+        found.body["usage"] = usage
         return found
 
     with serving(answer) as server:
@@ -300,6 +301,12 @@ def test_an_unreachable_server_is_an_error_and_no_score(evaluate, tmp_path):
         (Answer("<html>hello</html>"), "does not answer as an OpenAI-compatible server"),
         (Answer({"hello": "world"}), "does not answer as an OpenAI-compatible server"),
         (Answer({"choices": []}), "does not answer as an OpenAI-compatible server"),
+        (Answer({"choices": [None]}), "does not answer as an OpenAI-compatible server"),
+        (Answer({"choices": [{"text": "north"}]}), "does not answer as an OpenAI-compatible server"),
+        (
+            Answer({"choices": [{"message": {"content": [{"type": "text", "text": "north"}]}}]}),
+            "does not answer as an OpenAI-compatible server",
+        ),
     ],
 )
 def test_what_is_no_answer_is_never_played(evaluate, answer, message):
@@ -313,6 +320,14 @@ def test_an_endpoint_and_a_key_are_asked_for_by_name(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://here/v1")
     assert find_endpoint(PromptedConfig()) == ("http://here/v1", "secret")
     assert find_endpoint(PromptedConfig(base_url="http://there/v1")).url == "http://there/v1"
+    for url in ("localhost:8000/v1", "http://localhost:99999999/v1", "http://[::1/v1", "http:///v1"):
+        with pytest.raises(ConfigError, match=r"but it is no address like http://localhost"):
+            find_endpoint(PromptedConfig(base_url=url))
+    monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY: holds no key"):
+        find_endpoint(PromptedConfig())
+    monkeypatch.setenv("OPENAI_API_KEY", " secret\n")
+    assert find_endpoint(PromptedConfig()).key == "secret"
     monkeypatch.delenv("OPENAI_API_KEY")
     with pytest.raises(ConfigError, match="set OPENAI_API_KEY; any text will do"):
         find_endpoint(PromptedConfig())

@@ -14,7 +14,8 @@ from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import configs_folder, resolve_config
 from lmrl_ray.sweep import read_sweep, run_sweep, trial_config
 from lmrl_ray.sweep.config import nested
-from lmrl_ray.train import Hooks
+from lmrl_ray.sweep.run import _begin
+from lmrl_ray.train import Hooks, alone
 
 QUIET = Hooks(Display(quiet=True))
 
@@ -68,6 +69,10 @@ def test_a_sweeps_file_is_checked_before_anything_runs(sweep_file, out, over, me
         ({"space": {"data": {"choice": ["x"]}}}, r"space\.data: all trials share .*; give it in `config`"),
         ({"space": {"data_episodes": {"choice": [9]}}}, r"space\.data_episodes: all trials share"),
         ({"space": {"init": {"choice": ["run"]}}}, r"space\.init: all trials share their init"),
+        (
+            {"space": {"training.steps": {"choice": [10, 50]}}},
+            r"space\.training\.steps: trials are compared after as many steps; give it in `config`",
+        ),
         ({"space": {"env.speed": {"choice": [3]}}}, r"space\.env\.speed: all trials share their env"),
         ({"space": {"plugins": {"choice": [["x.py"]]}}}, r"space\.plugins: all trials share"),
         (
@@ -172,11 +177,23 @@ def test_what_a_sweep_began_with_cannot_be_changed_by_its_resume(sweep_file, out
             run_sweep(sweep_file(), out, hooks=QUIET, resume_name="some", **given)
 
 
-def test_a_sweep_that_cannot_begin_leaves_nothing_behind(sweep_file, out):
+def test_a_sweep_that_cannot_begin_leaves_nothing_behind(sweep_file, out, monkeypatch):
     file = sweep_file(config={"init": "nowhere"})
     with pytest.raises(ConfigError, match="nowhere: neither a folder nor a run"):
         run_sweep(file, out, 0, QUIET)
+    assert not (out / "sweeps").exists()
+    monkeypatch.setattr("lmrl_ray.sweep.tuning.room_for", lambda *_: 1 / 0)
+    monkeypatch.setattr("lmrl_ray.sweep.run.prepare", lambda *_: pytest.fail("a clone is trained"))
+    with pytest.raises(ZeroDivisionError):
+        run_sweep(sweep_file(), out, 0, QUIET)
     assert not list((out / "sweeps").iterdir())
+
+
+def test_only_one_process_at_a_time_is_at_a_sweep(sweep_file, out):
+    file = sweep_file()
+    folder, _ = _begin(file, out, 0, None, ())
+    with alone(folder), pytest.raises(ConfigError, match="another process is at this run"):
+        run_sweep(file, out, None, QUIET, resume_name=folder.name)
 
 
 @pytest.mark.slow

@@ -16,9 +16,11 @@ from lmrl_ray.config import ConfigError
 from lmrl_ray.evaluate import evaluate_baseline, evaluate_scripted
 from lmrl_ray.journal import read
 from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
+from lmrl_ray.report.progress import Display
 from lmrl_ray.symbolic import dqn, tabular
 from lmrl_ray.symbolic.config import DQNConfig, TabularQConfig, is_symbolic, resolve
 from lmrl_ray.symbolic.greedy import GreedyTable
+from lmrl_ray.train import Hooks, resume
 
 MAZE = get_task("maze-fo")
 OPTIMUM = -6.84
@@ -129,6 +131,8 @@ def test_the_offline_command_keeps_its_table_and_its_score(lmrl, out):
     assert (len(table["q"]), len(table["cells"]), len(table["actions"])) == (26, 26, 4)
     (row,) = compare(["table"], out)
     assert (row["algorithm"], row["probability_of_improvement"]) == ("tabular-q", 0.5)
+    with pytest.raises(ConfigError, match=r"table: cannot be gone on with, .* train it again"):
+        resume("table", out, Hooks(Display(quiet=True)))
     (folder / "returns.json").unlink()
     with pytest.raises(ConfigError, match=r"table: has no evaluation .* train it again"):
         compare(["table"], out)

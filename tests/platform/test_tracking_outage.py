@@ -118,6 +118,20 @@ def test_a_driver_that_was_killed_during_the_outage_leaves_all_to_be_sent(store,
     assert [a.path for a in client.list_artifacts(tracker.run_id)] == ["sample.txt"]
 
 
+def test_a_line_that_was_torn_takes_no_later_one_with_it(store, client, out):
+    home = out / "run"
+    tracker = Tracker(out, home)
+    store.error = ConnectionError("gone")
+    tracker.set_tags({"a": "1"})
+    with (home / "unsent.jsonl").open("a") as file:
+        file.write('{"do": "tags", "ta')  # the disk was full
+    tracker.set_tags({"b": "2"})
+    store.error = None
+    send_rest(home, out)
+    tags = client.get_run(tracker.run_id).data.tags
+    assert (tags["a"], tags["b"]) == ("1", "2")
+
+
 def test_a_run_that_the_store_made_without_our_hearing_of_it_is_not_made_twice(store, client, out):
     def made_but_not_heard_of(*args, **kwargs):
         client.create_run(*args, **kwargs)
