@@ -72,8 +72,9 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     """What answers: rule, kb (a knowledge base), engine, lm (a language model) or api (one behind an
     endpoint). Stands in every record."""
 
-    metadata: dict[str, Any] = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium's own declaration)
-    render_mode = "ansi"
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 (gymnasium's own declaration)
+    render_mode: str | None = None
+    """"ansi" where there is a picture beside the text: then `metadata` says so, and `render` draws it."""
 
     def __init__(self) -> None:
         self.observation_space = UnicodeText()

@@ -63,6 +63,9 @@ class MazeEnv(TextEnv):
             environment charges -4, the paper's text implies -1.
     """
 
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium's own declaration)
+    render_mode = "ansi"
+
     def __init__(
         self,
         *,

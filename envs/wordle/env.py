@@ -33,6 +33,9 @@ class WordleEnv(TextEnv):
     A guess that is no word of the list costs a try and tells nothing.
     """
 
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 (gymnasium's own declaration)
+    render_mode = "ansi"
+
     def __init__(
         self,
         vocabulary: str | None = None,

@@ -11,6 +11,7 @@ import pytest
 from envs import Scale, ScriptedPolicy, Segment, TaskSpec, TextEnv, conformance
 from envs.conformance import CHECKS, check_env, check_spec
 from envs.core import Outcome, UnicodeText
+from envs.registry import get_task, task_ids
 from envs.trial import Subject
 
 WORDS = ("apple", "plum", "pear")
@@ -445,3 +446,12 @@ def test_the_text_space_holds_every_string_and_samples_actions():
     space.seed(0)
     assert all(space.contains(text) for text in ("", "\ud800", "x" * 10_000, space.sample()))
     assert not space.contains(b"bytes")
+
+
+@pytest.mark.parametrize("task", task_ids())
+def test_an_environment_draws_what_it_says_it_draws(task):
+    env = get_task(task).make()
+    env.reset(seed=0)
+    assert (env.render_mode is None) == (env.metadata["render_modes"] == [])
+    if env.render_mode is not None:
+        assert isinstance(env.render(), str)
