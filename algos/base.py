@@ -9,6 +9,7 @@ To add one: subclass `Algorithm` in a file of its own and decorate it with `@reg
 from __future__ import annotations
 
 import difflib
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -184,10 +185,16 @@ def register_algorithm(cls: AlgorithmT) -> AlgorithmT:
     if cls.__module__ not in _BUILT_IN:
         algorithm_ids()  # so that a copy of ours under our id is refused, and not replaced
     known = _ALGORITHMS.get(cls.id, cls)
-    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+    if _defined_at(known) != _defined_at(cls):
         raise ValueError(f"algorithm id {cls.id!r} is taken by {known.__module__}.{known.__qualname__}")
     _ALGORITHMS[cls.id] = cls
     return cls
+
+
+def _defined_at(cls: type) -> tuple[str, str]:
+    """File and name: a plugin that another one imports is one file under two names."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return file or cls.__module__, cls.__qualname__
 
 
 def algorithm_ids() -> list[str]:

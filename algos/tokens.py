@@ -48,7 +48,7 @@ class ContextRule:
         while first < segment and bounds[segment] - bounds[first] > limit:
             first += 1
         if bounds[first] == bounds[segment]:
-            if self.forget_on_invalid and last_invalid + 1 == segment:
+            if self.forget_on_invalid and 0 <= last_invalid == segment - 1:
                 raise ValueError("an action needs a context: an invalid one has wiped it and nothing follows")
             latest = bounds[segment] - bounds[max(segment - 1, 0)]
             raise ValueError(

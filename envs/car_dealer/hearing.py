@@ -14,6 +14,8 @@ from typing import Final
 
 from envs.car_dealer.deal import LEAST_PRICE
 from envs.car_dealer.lexicon import (
+    AROUND_QUOTING,
+    AROUND_SELLING,
     ASKED_AFTER,
     ASKED_BEFORE,
     ASKED_FOR,
@@ -21,13 +23,13 @@ from envs.car_dealer.lexicon import (
     CLAUSE_END,
     CLAUSE_START,
     CLOSING,
-    COMPARING,
     CONDITIONAL,
     CONDITIONS,
     CURRENCY,
     DIFFERENCE_AFTER,
     DIFFERENCE_BEFORE,
     DISMISSED,
+    ECHOED,
     FEE_BEFORE,
     FILLERS,
     LEXICON,
@@ -42,6 +44,7 @@ from envs.car_dealer.lexicon import (
     NOT_THE_CAR,
     NUMBER_WORDS,
     NUMBERS,
+    OPINION,
     POINTING,
     PRAISE,
     PRICED,
@@ -50,6 +53,7 @@ from envs.car_dealer.lexicon import (
     REFUSING,
     SAVINGS,
     SPEAKER,
+    SPEAKER_BEFORE,
     SPLITTING,
     TALK,
     TERM,
@@ -253,24 +257,32 @@ class _Listener:
     def _closes(self, at: int) -> bool:
         """Whether a word that may close the deal is sure to do so."""
         words, word = self._words, self._words[at]
-        start = max((n + 1 for n in range(self._start, at) if words[n] in CLAUSE_START), default=self._start)
         end = next((n for n in range(at + 1, len(words)) if words[n] in CLAUSE_END), len(words))
-        before, after = words[start:at], words[at + 1 : end]
+        before, after = _since(words[self._start : at], CLAUSE_START), words[at + 1 : end]
         if not REFUSALS.isdisjoint(before):
             return False
         if "but" in words[end : end + 2]:  # "I accept, but you have to come up a little"
             return False
         if not CONDITIONS.isdisjoint(words[self._start : end]):
             return False
-        if word in {"agree", "agreed"} and words[at + 1 : at + 2] == [","]:  # "I agree, comfort matters"
-            return False
+        follows = words[at + 1 : at + 3]
+        if follows[:1] == [","] and (word == "agree" or (word == "agreed" and follows[-1] in OPINION)):
+            return False  # "I agree, comfort matters"
+        near = _since(before, CLAUSE_END)
         if word == "yours":
-            return before[-1:] != [] and before[-1] in YOURS_BEFORE and NOT_THE_CAR.isdisjoint(before)
-        if word in {"deal", "done"} and not CLOSING.issuperset(before):
+            return _is_the_car(near) and (after[:1] in (["at"], ["for"]) or _is_of_the_offer(after))
+        if word in {"deal", "done"} and not CLOSING.issuperset(near):
             return False
         if word == "deal":
             return _is_of_the_offer(after)
         return _is_said_by_seller(word, before) and _is_of_the_offer(after)
+
+
+def _is_the_car(before: list[str]) -> bool:
+    """Whether "yours" after these words is said of the car: "the Lexus is", "consider it"."""
+    if before[-2:] == ["consider", "it"]:
+        return True
+    return not YOURS_BEFORE.isdisjoint(before[-1:]) and NOT_THE_CAR.isdisjoint(before)
 
 
 def _is_said_by_seller(word: str, before: list[str]) -> bool:
@@ -310,23 +322,32 @@ def _leads_to_offer(before: list[str], after: list[str]) -> bool:
 
 
 def _is_refused(before: list[str], after: list[str]) -> bool:
-    """Whether the amount between these words is spoken of and not asked: "I can't do", "is too low"."""
-    start = max((at + 1 for at, word in enumerate(before) if word in CLAUSE_START), default=0)
-    clause = before[start:]
-    if clause[:2] == ["so", "you"] or not REFUSING.isdisjoint(clause[-1:]):
+    """Whether the amount between these words is surely spoken of, not asked: "I can't do", "is too low"."""
+    clause = _since(before, CLAUSE_END)
+    if not REFUSING.isdisjoint(clause[-1:]):
         return True
     for at, word in enumerate(clause):
-        near, rest = clause[at + 1 : at + 5], clause[at + 1 :]
-        if word in UNABLE and not WOULD_SELL.isdisjoint(near) and COMPARING.isdisjoint(rest):
-            return True
-        if word == "you" and not QUOTED.isdisjoint(near):
+        rest = clause[at + 1 :]
+        if word in UNABLE and at and clause[at - 1] in SPEAKER_BEFORE:
+            refused = not WOULD_SELL.isdisjoint(rest[:4]) and AROUND_SELLING.issuperset(rest)
+        elif word == "you" and rest:
+            said = rest[0] in QUOTED or (at == 0 and rest[0] in ECHOED)
+            refused = said and AROUND_QUOTING.issuperset(rest[1:])
+        else:
+            continue
+        if refused:
             return True
     end = next((at for at, word in enumerate(after) if word in CLAUSE_END), len(after))
     return any(
-        (word in NEGATIONS and not DISMISSED.isdisjoint(after[at + 1 : end][:2]))
+        (word in NEGATIONS and word != "no" and not DISMISSED.isdisjoint(after[at + 1 : end][:2]))
         or (word == "too" and not TOO_LITTLE.isdisjoint(after[at + 1 : end][:2]))
         for at, word in enumerate(after[:end])
     )
+
+
+def _since(words: list[str], ends: frozenset[str]) -> list[str]:
+    """The words after the last of `ends`."""
+    return words[max((at + 1 for at, word in enumerate(words) if word in ends), default=0) :]
 
 
 def _follows_offer(after: list[str]) -> bool:

@@ -107,7 +107,7 @@ REFUSALS: Final = NEGATIONS | _set(
 CONDITIONS: Final = _set("if unless until once provided")
 """In the sentence of a closing word, up to the end of its clause."""
 CLAUSE_START: Final = _set(", but")
-"""Fewer than end a clause: a negation reaches over "and" and "so"."""
+"""Fewer than end a clause: a negation before "accept" and the like reaches over "and" and "so"."""
 CLAUSE_END: Final = _set(", . ; ! ? but and so")
 SPEAKER: Final = _set("i ill im ive we well weve")
 WILLING: Final = _set(
@@ -117,16 +117,19 @@ WILLING: Final = _set(
 """All that may stand between a speaker and "accept" or "agree" in an acceptance."""
 THE_OFFER: Final = _set("offer counter counteroffer price terms deal figure number amount proposal bid")
 """With one of these after it in its clause a word such as "accept" or "sold" is about the offer."""
-POINTING: Final = _set("that this it to you sir madam then now")
+POINTING: Final = _set("that this it to you me sir madam then now today here my friend")
 """Or with nothing but these."""
 CLOSING: Final = _set(
-    "its it is that thats a we us you youve got have yourself so then well ok okay yes alright all right "
-    "sounds like guess think i id say call make consider lets done can no problem sir madam and"
+    "its it is that thats a we us you youve weve got have made just yourself ourselves then well ok okay yes "
+    "great alright all right sounds looks like guess think believe i id ill say call make take consider lets "
+    "done can no problem at for price my manager says happy glad to sir madam"
 )
 """All that may stand before "deal" and "done" in a clause that closes it: not "we can work out a deal"."""
-YOURS_BEFORE: Final = _set("is its shes hes all")
+YOURS_BEFORE: Final = _set("is its shes hes are cars all now officially")
 """What "yours" follows where the car is meant, with a word that is in none of `NOT_THE_CAR`."""
-NOT_THE_CAR: Final = _set("choice decision call move turn pleasure offer price")
+NOT_THE_CAR: Final = _set("choice decision call move turn pleasure chance advantage opportunity")
+OPINION: Final = _set("it its the this that they")
+"""What an agreement with something else begins with: "Agreed, it is a nice car"."""
 PRAISE: Final = _set("great good best better special amazing this of what the")
 """Before "deal": the talk is of a bargain, not of closing it."""
 LIST_PRICE: Final = _set("msrp sticker")
@@ -136,18 +139,21 @@ NO_OFFER_BEFORE: Final = _set(
 )
 """Within three words before an amount."""
 UNABLE: Final = _set("cant cannot wont wouldnt couldnt not never unable dont didnt refuse refusing")
-WOULD_SELL: Final = _set(
-    "accept agree do take sell consider let give make go meet settle part offer want need able think"
+WOULD_SELL: Final = _set("accept agree do take sell consider let give go meet settle part")
+SPEAKER_BEFORE: Final = _set("i im ill id we well are am would could really just")
+AROUND_SELLING: Final = WOULD_SELL | _set(
+    "i we it her him them you the car one for to at as with be can could would able think possibly "
+    "ever even just"
 )
-"""Soon after one of `UNABLE`, before an amount: it is refused ..."""
-COMPARING: Final = _set("than below under beneath lower less past except we")
-"""... unless with one of these: "I can't go lower than $42,000", "why don't we say $42,000?"."""
+"""After a speaker, one of `UNABLE` and, soon, of `WOULD_SELL`, with nothing but these: it is refused."""
 REFUSING: Final = _set("refuse refusing decline reject rejecting paid why")
 """Right before an amount that is not asked."""
 QUOTED: Final = _set("said offered wanted mentioned named proposed asked")
-"""Soon after "you", before an amount: it is the buyer's."""
+ECHOED: Final = _set("want say offer")
+AROUND_QUOTING: Final = _set("me us only just to pay")
+"""After "you" and one of `QUOTED` (of `ECHOED`, where the clause begins so): the amount is the buyer's."""
 DISMISSED: Final = _set("enough work do possible acceptable cut cover happen suffice fly")
-"""Right after a negation, after an amount: it is refused."""
+"""Right after a negation but "no", after an amount: it is refused."""
 TOO_LITTLE: Final = _set("low little small")
 """The same after "too"."""
 DIFFERENCE_BEFORE: Final = _set(

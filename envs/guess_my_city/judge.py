@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from envs.guess_my_city.facts import City, load_cities
 from envs.guess_my_city.lexicon import fold, known_words
@@ -116,19 +116,27 @@ def _capital(city: City, query: Query) -> Verdict:
 
 
 _OTHER_CAPITAL = re.compile(
-    r"\b(?:financial|economic|commercial|business|industrial|cultural|fashion|film|music|tech|political|"
-    r"administrative|legislative|judicial|unofficial|regional|local|old|second|other) capital\b|"
+    r"\b(?:financial|economic|commercial|business|industrial|cultural|fashion|film|music|tech|legislative|"
+    r"judicial|unofficial|regional|local|old|second|other) capital\b|"
     r"\b(?:than|near|nearer|close|closer|far|farther|further|away|next|like)(?: \w+){0,2} capital\b"
 )
 _CAPITAL_OF_A_PART = re.compile(
-    r"\bcapital(?: city)? of (?!(?:your|its|this|that|an?|any|(?:the|your) (?:country|nation))\b)"
+    r"\bcapital(?: city)? of (?!(?:your|our|its|this|that|an?|any|some|one|"
+    r"the (?:(?:entire|whole) )?(?:country|nation))\b)"
 )
 
 
 def _language(city: City, query: Query) -> Verdict:
-    """The tables have the city's main ones: no is said of no other where the whole country is asked about."""
+    """The tables have the city's main ones; of a country where cities have several, no is said of none."""
     verdict = _among(lambda city: city.languages)(city, query)
-    return None if verdict is False and _NOT_THE_MAIN_ONE.search(query.text) else verdict
+    if verdict is False and _NOT_THE_MAIN_ONE.search(query.text) and len(_languages_of(city.country)) > 1:
+        return None
+    return verdict
+
+
+@cache
+def _languages_of(country: str) -> frozenset[str]:
+    return frozenset(name for city in load_cities() if city.country == country for name in city.languages)
 
 
 _NOT_THE_MAIN_ONE = re.compile(
@@ -196,10 +204,11 @@ def _altitude(city: City, query: Query) -> Verdict:
 
 
 _ABOVE_THE_SEA = re.compile(
-    r"(?<!high )(?<!far )(?<!well )(?<!metres )(?<!feet )\babove (?:the )?sea level\b"
+    r"\b(?:is|its|it|city|town|hometown|lies?|situated|located|be|all) above (?:the )?sea level\b"
 )
 _LOW_DOWN = re.compile(
-    r"\b(?:low|lower|low lying|(?:at|near|close to|about|around|on|by) (?:the )?sea level)\b"
+    r"\b(?:(?:at|near|close to|about|around|on|by) (?:the )?sea level|lies? low|low lying|"
+    r"low(?:er)? (?:altitude|elevation|area|ground|land|height|region)|(?:altitude|elevation)(?: \w+)? low)\b"
 )
 
 
@@ -223,13 +232,12 @@ def _population(city: City, query: Query) -> Verdict:
 
 def _climate(city: City, query: Query) -> Verdict:
     asked = query.asked[0] if len(query.asked) == 1 else ""
-    if _OTHER_SEASON.get(asked, "none") in query.text:
-        return None
+    winter, summer = "winter" in query.text, "summer" in query.text
+    if asked == "cold" and summer and not winter:
+        return None  # the climates say nothing of cold summers
+    if asked == "hot" and winter and not summer:
+        asked = "always hot"
     return CLIMATES[asked].get(city.climate, False) if asked in CLIMATES else None
-
-
-_OTHER_SEASON = {"cold": "summer", "hot": "winter"}
-"""Of which the climates say little: "Is it cold in the summer?"."""
 
 
 def _snow(city: City, query: Query) -> Verdict:
@@ -265,8 +273,9 @@ def _island(city: City, query: Query) -> Verdict:
         return any(folded(name) in mine for name in query.asked)
     if "main island" in query.text:
         return None
-    if "island of " in query.text and not query.places:
-        return bool(mine) and query.text.partition("island of ")[2].split(" ")[0] in mine
+    name = query.text.partition("island of ")[2].partition(" ")[0]
+    if name and name not in ("your", "its", "the", "some") and not query.places:
+        return bool(mine) and name in mine
     return bool(mine)
 
 
@@ -456,19 +465,21 @@ def _compare(city: City, query: Query) -> Verdict:
 
 
 def _neighbours(city: City, query: Query) -> Verdict:
-    if _OF_THE_CITY.search(query.text) or _NOT_A_COUNTRY.search(query.text):
+    if _OF_THE_CITY.search(query.text) or "ocean" in query.text:
+        return None
+    if not city.neighbours:
+        return False
+    if _COUNTED.search(query.text):
         return None
     if query.asked:
         return _among(lambda c: c.neighbours)(city, query)
-    return bool(city.neighbours) if _ANY_NEIGHBOUR.search(query.text) else None
+    return True if _ANY_NEIGHBOUR.search(query.text) else None
 
 
-_NOT_A_COUNTRY = re.compile(
-    r"\b(?:oceans?|only|just|one|two|three|four|five|six|seven|eight|nine|ten|\d+|many)\b"
-)
+_COUNTED = re.compile(r"\b(?:only|just|one(?! of)|two|three|four|five|six|seven|eight|nine|ten|\d+|many)\b")
 _ANY_NEIGHBOUR = re.compile(
     r"\b(?:borders?|bordered by|bordering|neighbou?rs?|neighbou?ring)"
-    r"(?: (?:with|by|on|to|any|another|an?|other|more|of|land|your|the|countr\w+|nations?|states?))*$"
+    r"(?: (?:with|by|on|to|any|another|an?|other|more|of|land|yours?|the|countr\w+|nations?|states?))*$"
 )
 _OF_THE_CITY = re.compile(  # how the city itself lies, of which its country's neighbours say nothing
     r"coast|\b(?:sea|near|close to)\b|\b(?:on|at|along|by|from|around|within)(?: \w+){0,3} border\b|"

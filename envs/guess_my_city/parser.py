@@ -88,11 +88,14 @@ _LOCATED = re.compile(
 _MEASURED = ("population", "altitude", "era", "olympics", "time", "distance", "near")
 """Topics of which `judge` compares a number."""
 _RANK = re.compile(
-    r"\b(?:(?:the|\w+s)(?: \w+)? (?:most|least) (?!of\b|people\b)\w+|best(?! known)|worst|"
-    r"\w+ernmost|(?!(?:(?:north|south)?west|forest|rest|near\w*|rainforest)\b)\w{3,}est)\b"
+    r"\b(?:(?:the|\w+s)(?: \w+)? (?<!at )(?:most|least) (?!of\b|people\b|at\b)\w+|best(?! known)|worst|"
+    r"\w+ernmost|(?!(?:\w*west|\w*forest|rest|near\w*|close\w*|\w*interest|modest|harvest|bucharest|budapest)\b)"
+    r"\w{3,}est)\b"
     rf"(?: \w+){{0,3}}? (?:{_SEAT}|(?:part|in|of)\b)"
 )
 """The tables know no ranks: "the oldest city in Europe"."""
+_OF_MOST = ("known", "unknown", "landmark", "food", "language", "religion", "currency", "drives")
+"""Topics of which "most" says nothing more: "the most common religion", "the tallest building"."""
 _NOT_ONE_LIMIT = re.compile(r"\b(?:between|up to|density|per|country|nation|province)\b")
 _SEA_LEVEL = re.compile(r"\b(?:above|below) (?:the )?sea level\b")
 """Says what is measured from, not that more or less is meant."""
@@ -100,7 +103,7 @@ _PREAMBLE = re.compile(r"(?:[^?]*(?::\s|\n))?\s*(?:\d+[.)]\s)?")
 """What language models put before a question: "Based on that, I ask: 3. Is it ...?"."""
 _PROPER_NAME = re.compile(
     r"\b(?!The|Any|Major|Big|Large)(?:[A-Z]\w\w+ (?:River|Lake|Sea|Bay|Beach|Island|Mountains)|"
-    r"(?:[Ll]ake|[Rr]iver|[Mm]ount|[Gg]ulf of|[Bb]ay of|[Ii]sland of) [A-Z])"
+    r"(?:[Ll]ake|[Rr]iver|[Mm]ount|[Gg]ulf of|[Bb]ay of|[Ii]sland of) [A-Z]\w)"
 )
 _PART_OF = re.compile(
     r"\b(?:north|south|east|west)\w*ern\b|\bcentral (?!african)|\b(?:north|south|east|west|region) of\b|"
@@ -273,7 +276,7 @@ def _undecided(query: Query) -> bool:
     if query.topic == "guess":
         counted = bool(_numbers(_ORDINAL.sub("", query.text)))
         return counted or any(words.search(query.text) for words in (_NEGATION, _NOT_A_GUESS))
-    if not query.open and query.topic not in ("known", "unknown") and _RANK.search(query.text):
+    if not query.open and query.topic not in _OF_MOST and _RANK.search(query.text):
         return True
     if query.open or query.number is None:
         return not query.open and _BYGONE.search(query.text) is not None

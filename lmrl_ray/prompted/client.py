@@ -102,10 +102,11 @@ class ChatClient:
 
 def _reply(answer: Any, url: str) -> Reply:
     """What a server says is not checked by the client: any field may be missing or of another type."""
-    first = next(iter(getattr(answer, "choices", None) or ()), None)
+    choices = getattr(answer, "choices", None)
+    first = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(first, "message", None)
     text = getattr(message, "content", None) or ""
-    if message is None or not isinstance(text, str):
+    if not hasattr(message, "content") or not isinstance(text, str):
         raise ApiError(f"{url} does not answer as an OpenAI-compatible server: {str(answer)[:200]!r}")
     return Reply(text, getattr(first, "finish_reason", None) == "length", _usage(answer))
 

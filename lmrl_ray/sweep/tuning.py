@@ -102,7 +102,7 @@ def _searcher(sweep: SweepConfig, seed: int, at_once: int | None) -> Any:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(
-        n_startup_trials=sweep.optuna.random_trials, multivariate=sweep.optuna.multivariate, seed=seed
+        n_startup_trials=sweep.optuna.random_trials, multivariate=sweep.optuna.multivariate, seed=seed % 2**32
     )
     return OptunaSearch(sampler=sampler)
 

@@ -452,6 +452,7 @@ def test_the_text_space_holds_every_string_and_samples_actions():
 def test_an_environment_draws_what_it_says_it_draws(task):
     env = get_task(task).make()
     env.reset(seed=0)
-    assert (env.render_mode is None) == (env.metadata["render_modes"] == [])
+    draws = type(env).render is not TextEnv.render
+    assert (env.render_mode == "ansi") == (env.metadata["render_modes"] == ["ansi"]) == draws
     if env.render_mode is not None:
         assert isinstance(env.render(), str)

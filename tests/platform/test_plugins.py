@@ -39,6 +39,17 @@ def test_a_copy_of_an_algorithm_under_its_own_id_is_refused_where_it_says_so(tmp
     assert get_algorithm("bc") is bc.BC
 
 
+def test_a_plugin_may_import_another_one(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "first_plugin.py").write_text(
+        "from algos.base import register_algorithm\nfrom algos.bc import BC\n\n"
+        "@register_algorithm\nclass First(BC):\n    id = 'first-of-two'\n"
+    )
+    (tmp_path / "second_plugin.py").write_text("from first_plugin import First\n")
+    load_plugins([str(tmp_path / "first_plugin.py"), str(tmp_path / "second_plugin.py")])
+    assert get_algorithm("first-of-two").__name__ == "First"
+
+
 def test_a_plugin_can_be_an_installed_module():
     load_plugins(["json"])
 

@@ -301,6 +301,8 @@ def test_an_unreachable_server_is_an_error_and_no_score(evaluate, tmp_path):
         (Answer("<html>hello</html>"), "does not answer as an OpenAI-compatible server"),
         (Answer({"hello": "world"}), "does not answer as an OpenAI-compatible server"),
         (Answer({"choices": []}), "does not answer as an OpenAI-compatible server"),
+        (Answer({"choices": 5}), "does not answer as an OpenAI-compatible server"),
+        (Answer({"choices": [{"message": "north"}]}), "does not answer as an OpenAI-compatible server"),
         (Answer({"choices": [None]}), "does not answer as an OpenAI-compatible server"),
         (Answer({"choices": [{"text": "north"}]}), "does not answer as an OpenAI-compatible server"),
         (
