@@ -241,7 +241,8 @@ def architecture(name: str | Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with _explained(name), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(name))
+        config = AutoConfig.from_pretrained(name, **_NO_CODE)
+        return AutoModelForCausalLM.from_config(config, **_NO_CODE)
 
 
 def recompute_layers(model: Any) -> None:

@@ -13,6 +13,7 @@ number of workers, at any ZeRO stage, and from a file that holds tensors alone.
 from __future__ import annotations
 
 import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -301,10 +302,25 @@ def ensure_process_group() -> None:
     """A process group of one, unless a launcher made a larger one."""
     if not dist.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        with _on_loopback():
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
     os.environ.setdefault("LOCAL_RANK", "0")
     os.environ.setdefault("RANK", str(dist.get_rank()))
     os.environ.setdefault("WORLD_SIZE", str(dist.get_world_size()))
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A group of one listens, too: where the machine's name leads, and that may be out into the network."""
+    before = os.environ.get("GLOO_SOCKET_IFNAME")
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+    os.environ["GLOO_SOCKET_IFNAME"] = loopback
+    try:
+        yield
+    finally:
+        del os.environ["GLOO_SOCKET_IFNAME"]
+        if before is not None:
+            os.environ["GLOO_SOCKET_IFNAME"] = before
 
 
 def import_deepspeed() -> Any:

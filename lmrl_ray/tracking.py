@@ -19,16 +19,19 @@ from typing import Any
 from lmrl_ray import journal
 from lmrl_ray.journal import Entry
 from lmrl_ray.mlflow_store import (
+    TrackingError,
     client_of,
     experiment_of,
     explained,
     is_outage,
+    is_server,
     named_uri,
     reason,
     tracking_uri,
     without_password,
 )
 from lmrl_ray.outbox import Operation, Outbox, forget, identity_of, new_identity, with_run_id
+from lmrl_ray.trust import is_below, is_here
 
 _BATCH = 900
 """Metrics of one request; MLflow takes 1000."""
@@ -61,6 +64,11 @@ class Tracker:
         earlier = identity_of(home)
         self._identity = earlier or new_identity(home, named_uri(), parent_id)
         self.uri = named_uri() or self._identity.server or tracking_uri(out)
+        if is_server(self.uri) and not named_uri() and not is_here(self.uri):
+            raise TrackingError(
+                f"{home}: reports to {self.uri}, which would get all of the run, and your password; if you "
+                f"trust that server, name it, too: MLFLOW_TRACKING_URI={self.uri}"
+            )
         self._out, self._home = out, home
         self._outbox = Outbox(home)
         self._is_new = earlier is None
@@ -183,6 +191,9 @@ class Tracker:
             self._outbox.send(self._perform)
 
     def _perform(self, operation: Operation) -> None:
+        if operation["do"] == "folder" and not is_below(folder := Path(operation["folder"]), self._home):
+            _say(f"warning: {folder} is not in {self._home}, or has links; it is not sent to MLflow")
+            return
         arguments = {k: v for k, v in operation.items() if k != "do"}
         _OPERATIONS[operation["do"]](self._client, self.run_id, **arguments)
 

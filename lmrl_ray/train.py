@@ -41,6 +41,7 @@ from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_o
 from lmrl_ray.rollout import make_rollouts
 from lmrl_ray.symbolic.config import is_symbolic
 from lmrl_ray.tracking import Tracker
+from lmrl_ray.trust import check_endpoint
 
 _TOKENIZER_EPISODES = 20_000
 """Episodes whose text a preset's tokenizer is trained on."""
@@ -117,6 +118,7 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
     config = read_config(folder)
     if overrides:
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
+    check_endpoint(config.env, folder)
     scaling.check_machine(config)
     with alone(folder):
         files = run_files(folder)

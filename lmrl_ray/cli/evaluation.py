@@ -15,6 +15,7 @@ from lmrl_ray.plugins import absolute, load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import check_env_arguments, find_policy, run_config_of, tuned_defaults
 from lmrl_ray.rollout import make_rollouts
+from lmrl_ray.trust import check_endpoint
 
 
 @dataclass(frozen=True)
@@ -88,5 +89,6 @@ def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:
         parse_settings(request.settings),
     )
     config = parse(merge(values, asked), f"{request.policy} with --set")
+    check_endpoint(config.env, folder, asked.get("env", {}).get("base_url"))
     check_env_arguments(config)
     return config

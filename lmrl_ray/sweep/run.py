@@ -73,7 +73,7 @@ def _see_through(plan: Plan, tracker: Tracker, folder: Path, out: Path, at_once:
         picture = draw_coordinates(axes_of(result, sweep), result.picture, sweep.mode)
         tracker.log_table([asdict(t) for t in result.trials], "trials.json")
         tracker.log_table([asdict(e) for e in result.exploits], "exploits.json")
-        _log_files(tracker, [result.best_config, picture])
+        _log_files(tracker, folder, [result.best_config, picture])
     return result
 
 
@@ -126,8 +126,8 @@ def _read_plan(folder: Path, file: Path) -> Plan:
     return plan
 
 
-def _log_files(tracker: Tracker, files: Sequence[Path]) -> None:
-    with tempfile.TemporaryDirectory() as beside:
+def _log_files(tracker: Tracker, folder: Path, files: Sequence[Path]) -> None:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as beside:
         for file in files:
             shutil.copy(file, beside)
         tracker.log_folder(Path(beside), "summary")

@@ -14,13 +14,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from algos.bc import BC
-from algos.models import ModelError
+from algos.models import ModelError, architecture
 from algos.policy import load_policy
 from lmrl_ray.checkpoint import CheckpointError, load_model, load_optimizer
+from lmrl_ray.cli.evaluation import EvaluationRequest, _config
 from lmrl_ray.config import ConfigError
 from lmrl_ray.data import DataError, EpisodeDataset
 from lmrl_ray.data.schema import METADATA_KEY, SCHEMA
+from lmrl_ray.mlflow_store import TrackingError, import_mlflow, tracking_uri
+from lmrl_ray.outbox import new_identity
+from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import find_policy, run_config_of
+from lmrl_ray.tracking import Tracker
+from lmrl_ray.train import Hooks, resume
 
 pytestmark = pytest.mark.reliability
 
@@ -96,6 +102,54 @@ def test_the_code_of_a_model_is_not_run(policy, code, nobody_is_asked):
     (policy / "config.json").write_text(json.dumps(values))
     with pytest.raises(ModelError, match="could not be loaded"):
         load_policy(policy)
+
+    with pytest.raises(ModelError, match="could not be loaded"):
+        architecture(policy)
+
+
+def test_the_key_goes_to_no_address_that_a_folder_alone_names(policy, monkeypatch):
+    theirs, here = "http://theirs.example/v1", "http://localhost:8000/v1"
+    values = {"algo": "bc", "task": "twenty-questions", "env": {"simulator": "api:m", "base_url": theirs}}
+    (policy / "config.yaml").write_text(json.dumps(values))
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+    def evaluated(*settings):
+        request = EvaluationRequest(str(policy), "twenty-questions", 1, "quick", None, 0, [*settings], [])
+        return _config(request, policy, 0).env["base_url"]
+
+    with pytest.raises(ConfigError, match=r"asked at http://theirs\.example/v1, which would get your OPENAI"):
+        evaluated()
+    with pytest.raises(ConfigError, match="would get your OPENAI_API_KEY"):
+        resume(str(policy), policy.parent, Hooks(Display(quiet=True)))
+    assert evaluated(f"env.base_url={theirs}") == theirs
+    assert evaluated(f"env.base_url={here}") == here
+    monkeypatch.setenv("OPENAI_BASE_URL", theirs)
+    assert evaluated() == theirs
+
+
+def test_a_run_reports_to_no_server_that_its_folder_alone_names(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = tmp_path / "run"
+    home.mkdir()
+    new_identity(home, "http://theirs.example:5000", None)
+    with pytest.raises(TrackingError, match=r"reports to http://theirs\.example:5000, .* name it, too"):
+        Tracker(tmp_path, home)
+
+
+def test_nothing_from_outside_of_a_run_is_sent_for_it(out, tmp_path, capsys):
+    tracker = Tracker(out, out / "run")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "key").write_text("secret")
+    links = out / "run" / "links"
+    links.mkdir()
+    (links / "key").symlink_to(secrets / "key")
+    for folder in (secrets, links):
+        tracker.log_folder(folder, "theirs")
+    client = import_mlflow().MlflowClient(tracking_uri(out))
+    assert not client.list_artifacts(tracker.run_id)
+    assert capsys.readouterr().err.count("it is not sent to MLflow") == 2
 
 
 def test_the_code_of_a_tokenizer_is_not_run(policy, code, nobody_is_asked):

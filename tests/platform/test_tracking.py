@@ -159,11 +159,11 @@ def test_a_large_configuration_is_logged_whole(out, client):
 def test_artifacts_lie_in_the_out_folder(out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tracker = Tracker(out, out / "run")
-    (tmp_path / "policy").mkdir()
-    (tmp_path / "policy" / "weights").write_text("w")
+    (out / "run" / "policy").mkdir()
+    (out / "run" / "policy" / "weights").write_text("w")
     tracker.log_table([{"policy": "bc"}], "evaluation.json")
     tracker.log_text("text", "sample.txt")
-    tracker.log_folder(tmp_path / "policy", "policy")
+    tracker.log_folder(out / "run" / "policy", "policy")
     files = {p.name: p for p in (out / "mlartifacts").rglob("*") if p.is_file()}
     assert set(files) == {"evaluation.json", "sample.txt", "weights"}
     assert json.loads(files["evaluation.json"].read_text()) == {"rows": [{"policy": "bc"}]}

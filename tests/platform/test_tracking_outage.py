@@ -174,14 +174,14 @@ def test_a_full_disk_is_said_and_hides_no_other_error(store, out, capsys, monkey
     assert "warning: run: could not be written down for MLflow ([Errno 28]" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_gone_is_named_and_left_out(store, client, out, tmp_path, capsys):
+def test_a_folder_that_is_gone_is_named_and_left_out(store, client, out, capsys):
     tracker = Tracker(out, out / "run")
     store.error = ConnectionError("gone")
-    tracker.log_folder(tmp_path / "pruned", "policy")
+    tracker.log_folder(out / "run" / "pruned", "policy")
     tracker.set_tags({"after": "it"})
     store.error = None
     tracker.log([])
-    assert f"{tmp_path / 'pruned'} was removed" in capsys.readouterr().err
+    assert f"{out / 'run' / 'pruned'} was removed" in capsys.readouterr().err
     assert client.get_run(tracker.run_id).data.tags["after"] == "it"
 
 
