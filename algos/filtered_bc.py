@@ -38,8 +38,10 @@ def best_episodes(
     """Which of n episodes are kept: bool [n] from returns [n] and successes [n].
 
     With a group, these are a worker's share of them, and the best of all workers' are kept. An episode that
-    failed has the return -inf, and is none of the n.
+    failed has the return -inf, and is none of the n. ValueError for a return that is no number.
     """
+    if np.isnan(returns).any():
+        raise ValueError(f"{int(np.isnan(returns).sum())} episodes have a return that is no number")
     if config.keep == "successes":
         return successes.astype(bool)
     ties = rng.random(len(returns))

@@ -88,14 +88,18 @@ def publish(finished: Path, target: Path, keep: int) -> None:
         shutil.rmtree(target)
     os.replace(finished, target)
     sync_folder(target.parent)
-    for later in reversed(all_checkpoints(target.parent)):
-        if int(_step_of(later)) <= int(_step_of(target)):
-            break
-        shutil.rmtree(later)
+    drop_later(target.parent, target)
     for unfinished in target.parent.glob(f"{UNFINISHED}*"):
         shutil.rmtree(unfinished)
     for old in all_checkpoints(target.parent)[:-keep]:
         shutil.rmtree(old)
+
+
+def drop_later(folder: Path, last: Path | None) -> None:
+    """Remove the checkpoints in `folder` of later steps than `last`, all of them where that is None."""
+    found = all_checkpoints(folder)
+    for later in found[found.index(last) + 1 if last else 0 :]:
+        shutil.rmtree(later)
 
 
 def all_checkpoints(folder: Path) -> list[Path]:

@@ -84,7 +84,7 @@ def _stopped_by_signals() -> Iterator[None]:
 def _running(uri: str, out: Path, host: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The server, in a process group of its own that ends with the block."""
     options = {
-        "--backend-store-uri": uri,
+        "--backend-store-uri": _from_anywhere(uri),
         "--artifacts-destination": (out / "mlartifacts").resolve().as_uri(),
         "--host": host,
         "--port": str(port),
@@ -163,3 +163,9 @@ def _check_port(host: str, port: int) -> None:
         raise TrackingError(
             f"--host {host} --port {port}: cannot be listened at ({error}); try another port"
         ) from error
+
+
+def _from_anywhere(uri: str) -> str:
+    """A database's relative path is meant from here, and not from where the server runs."""
+    scheme, path = "sqlite:///", uri.removeprefix("sqlite:///")
+    return scheme + str(Path(path).resolve()) if uri.startswith(scheme) else uri

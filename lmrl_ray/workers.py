@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lmrl_ray import checkpoint
 from lmrl_ray.cluster import ensure_ray, learner_bundle
 from lmrl_ray.config import RunConfig
 from lmrl_ray.learner import LearnerContext, LearnerJob, checkpoint_name, learn
@@ -88,7 +89,12 @@ def learn_on_workers(job: LearnerJob, config: RunConfig, callbacks: tuple[Any, .
 
 def _forget_what_is_gone(checkpoints: Path) -> None:
     """Ray begins no run of which it remembers a checkpoint that is gone: a resume in one process, or its
-    owner, has removed it. Our loop finds the last one without Ray."""
+    owner, has removed it. Our loop finds the last one without Ray.
+
+    Damaged ones that training goes back behind go, too: Ray would count their names twice, and prune the
+    new ones in their place.
+    """
+    checkpoint.drop_later(checkpoints, checkpoint.latest(checkpoints))
     memory = checkpoints / "checkpoint_manager_snapshot.json"
     if memory.is_file():
         known = json.loads(memory.read_text())["checkpoint_results"]

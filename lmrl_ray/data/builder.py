@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -20,7 +21,7 @@ from lmrl_ray.seeding import episode_seed
 from lmrl_ray.simulators import located
 
 CHUNK = 64
-"""Episodes that a worker plays before it hands them over."""
+"""Episodes that a worker plays before it hands them over; one, where each answer is a model's."""
 
 Progress = Callable[[int], None]
 """Called now and then with the number of episodes written so far, at last with all of them."""
@@ -54,10 +55,12 @@ def build(
         "env_kwargs": kwargs,
         "version": _package_version(),
     }
+    record = json.loads(json.dumps(record))  # as it is read back: a tuple is a list there
+    size = 1 if asks_a_model(kwargs) else CHUNK
     with Parts(Path(path), task, record) as parts:
         if parts.is_built:
             return EpisodeDataset(path)
-        chunks = [range(i, min(i + CHUNK, episodes)) for i in range(parts.episodes, episodes, CHUNK)]
+        chunks = [range(i, min(i + size, episodes)) for i in range(parts.episodes, episodes, size)]
         player = Player(spec, kwargs, seed, plugins)
         for played in _play(player, chunks) if workers == 1 else _play_on_actors(player, chunks, workers):
             parts.write(played)
@@ -65,6 +68,11 @@ def build(
                 progress(parts.episodes)
         parts.join()
     return EpisodeDataset(path)
+
+
+def asks_a_model(env_kwargs: Mapping[str, Any]) -> bool:
+    """Whether the simulator is a language model: then an episode takes seconds or minutes."""
+    return str(env_kwargs.get("simulator", "")).partition(":")[0] in ("lm", "api")
 
 
 def import_published(

@@ -79,8 +79,12 @@ class Parts:
             return
         with EpisodeWriter(self.path, self._task, build=self._record) as writer:
             for part in self._finished:
-                for episode in EpisodeDataset(part):
-                    writer.write(episode)
+                try:
+                    for episode in EpisodeDataset(part):
+                        writer.write(episode)
+                except DataError:
+                    part.unlink()  # the next build plays it anew
+                    raise
         self._finished.clear()
 
     def __exit__(

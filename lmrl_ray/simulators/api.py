@@ -10,9 +10,10 @@ from lmrl_ray.simulators import SimulatorError, load
 
 _KEY = "OPENAI_API_KEY"
 _URL = "OPENAI_BASE_URL"
-_RETRIES = 5
+_RETRIES = 3
 """After a lost connection, a rate limit or a server's fault; the client waits longer each time, up to 8 s."""
 _TIMEOUT_S = 60.0
+"""With all retries it is less than `resources.timeout_s`, after which the actor is taken for dead."""
 
 
 class EndpointModel:

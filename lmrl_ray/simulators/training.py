@@ -49,7 +49,10 @@ def train_simulator(
             f"--model {model}: is an encoder-decoder; such a model can be a simulator as it is "
             f"(env.simulator=lm:{model}), but only causal models are trained here"
         )
-    path = out / "data" / f"{data.stem}{ANSWERS}.parquet"
+    which = EpisodeDataset(data, require_nonempty=True).fingerprint[
+        :8
+    ]  # others are called train.parquet, too
+    path = out / "data" / f"{data.stem}-{which}{ANSWERS}.parquet"
     dialogues, skipped = write_answers(task, data, path)
     options = {
         "data": str(path),

@@ -125,3 +125,10 @@ def test_all_actions_of_an_episode_that_is_kept_are_learnt():
     tokens, _ = scored(model)
     episodes = algorithm.prepare(tokens, WorkerGroup()).episodes
     assert sum(b.num_actions for b in pack(episodes, 4000)) == sum(int(t.is_action.sum()) for t in tokens)
+
+
+@pytest.mark.parametrize("keep", ["best", "successes"])
+def test_a_return_that_is_no_number_is_an_error(keep):
+    returns = np.array([1.0, np.nan, np.nan])
+    with pytest.raises(ValueError, match="2 episodes have a return that is no number"):
+        best_episodes(returns, returns > 0, FilteredBCConfig(keep=keep), np.random.default_rng(0))

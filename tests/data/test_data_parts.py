@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lmrl_ray.data import EpisodeDataset, build, parts
+from lmrl_ray.data import DataError, EpisodeDataset, build, parts
 from lmrl_ray.data.builder import CHUNK
 
 
@@ -79,6 +79,44 @@ def test_parts_of_other_data_or_damaged_ones_are_not_used(tmp_path, count_up, mo
             part.write_bytes(part.read_bytes()[:-9])
         build(count_up, count, 0, path)
         assert path.read_bytes() == undisturbed
+
+
+def test_a_part_whose_rows_are_damaged_is_played_anew_by_the_next_build(tmp_path, count_up, monkeypatch):
+    path, count = tmp_path / "a.parquet", 4 * CHUNK
+    undisturbed = build(count_up, count, 0, tmp_path / "b.parquet").path.read_bytes()
+    monkeypatch.setattr(parts, "PART_SECONDS", 0)
+    with pytest.raises(Stop):
+        build(count_up, count, 0, path, progress=stop_at(2 * CHUNK))
+    damaged = tmp_path / ".a.parquet.parts" / f"{0:012}.parquet"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 8] ^= 255
+    damaged.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
+        build(count_up, count, 0, path)
+    build(count_up, count, 0, path)
+    assert path.read_bytes() == undisturbed
+
+
+def test_a_build_that_was_given_a_tuple_goes_on(tmp_path, monkeypatch):
+    path, env = tmp_path / "a.parquet", {"goal": (8, 6)}
+    monkeypatch.setattr(parts, "PART_SECONDS", 0)
+    with pytest.raises(Stop):
+        build("maze-fo", 3 * CHUNK, 0, path, env_kwargs=env, progress=stop_at(2 * CHUNK))
+    seen = []
+    build("maze-fo", 3 * CHUNK, 0, path, env_kwargs=env, progress=seen.append)
+    assert seen == [3 * CHUNK]
+
+
+@pytest.mark.parametrize(("simulator", "size"), [("kb", CHUNK), ("api:m", 1)])
+def test_where_a_model_answers_actors_hand_over_each_episode(tmp_path, monkeypatch, simulator, size):
+    def played(_player, chunks):
+        assert {len(chunk) for chunk in chunks} == {size}
+        raise Stop
+
+    monkeypatch.setattr("lmrl_ray.data.builder._play", played)
+    env = {"simulator": simulator} | ({"base_url": "http://localhost/v1"} if size == 1 else {})
+    with pytest.raises(Stop):
+        build("twenty-questions", 2 * CHUNK, 0, tmp_path / "a.parquet", env_kwargs=env)
 
 
 def test_two_builds_of_one_file_do_not_get_into_each_others_way(tmp_path, count_up, monkeypatch):

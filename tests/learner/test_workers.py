@@ -27,7 +27,7 @@ from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.train import Hooks, TrainedRun, read_config, train
-from lmrl_ray.workers import WorkerError, learn_on_workers
+from lmrl_ray.workers import WorkerError, _forget_what_is_gone, learn_on_workers
 
 pytestmark = pytest.mark.slow
 PLUGIN = str(Path(faulty_algorithms.__file__).resolve())
@@ -159,6 +159,15 @@ def test_workers_go_on_where_a_checkpoint_that_ray_remembers_was_removed(
     shutil.rmtree(job.checkpoints / f"step-{EVERY + 1:06d}")
     learn_on_workers(job, longer)
     assert checkpoint.latest(job.checkpoints).name == f"step-{STEPS + 1:06d}"
+
+
+def test_damaged_checkpoints_at_the_end_are_gone_before_ray_begins(tmp_path, on_two_workers):
+    found = shutil.copytree(on_two_workers.folder / "checkpoints", tmp_path / "checkpoints")
+    *_, before, last = checkpoint.all_checkpoints(found)
+    (last / "state" / "model.safetensors").write_bytes(b"damaged")
+    _forget_what_is_gone(found)
+    assert checkpoint.all_checkpoints(found)[-1] == before
+    assert not (found / "checkpoint_manager_snapshot.json").exists()
 
 
 def test_an_interrupt_ends_the_workers_and_the_run_is_marked_killed(material, out, ray_cluster):

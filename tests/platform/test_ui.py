@@ -10,6 +10,7 @@ import pytest
 
 from lmrl_ray.mlflow_store import import_mlflow
 from lmrl_ray.tracking import Tracker
+from lmrl_ray.ui import _from_anywhere
 
 
 def free_port():
@@ -74,3 +75,10 @@ def test_runs_and_artifacts_are_served_to_this_machine_and_ctrl_c_leaves_nothing
     assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     with pytest.raises(OSError, match="refused"), socket.create_connection(("127.0.0.1", port)):
         pass
+
+
+def test_a_relative_database_is_the_one_that_training_wrote(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert _from_anywhere("sqlite:///mlflow.db") == f"sqlite:///{tmp_path.resolve()}/mlflow.db"
+    for uri in ("sqlite:////elsewhere/mlflow.db", "http://localhost:5000"):
+        assert _from_anywhere(uri) == uri
