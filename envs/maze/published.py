@@ -59,7 +59,10 @@ class _Record:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{self._place}: not JSON: {error}") from None
         if isinstance(value, list):
-            return _episode("maze-fo", self._full(value), last=None)
+            steps = self._full(value)
+            if _position(steps[0].observation) is None:  # chess has records of the same form
+                raise self._wrong("step 0 state", "a position in the maze", steps[0].observation)
+            return _episode("maze-fo", steps, last=None)
         record = self._typed(value, dict, "the line")
         history = self._typed(record.get("text_history"), list, "text_history")
         last = self._text(history[-1], "text_history") if len(history) % 2 else None

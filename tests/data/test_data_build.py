@@ -142,10 +142,24 @@ def test_the_maze_goes_all_the_way(tmp_path):
     assert found["failed"] == found["invalid_rate"] == 0
 
 
+START = "Your current position is at position 3, 1.\n"
+
+
+def test_published_chess_is_no_maze(tmp_path):
+    games = Path(__file__).parents[1] / "fixtures" / "chess" / "games.jsonl"
+    with pytest.raises(DataError, match=r"line 1: step 0 state: expected a position in the maze"):
+        import_published("maze-fo", games, tmp_path / "a.parquet")
+
+
 def test_a_published_maze_file_is_imported_as_its_own_task_alone(tmp_path):
     source, target = tmp_path / "maze.jsonl", tmp_path / "a.parquet"
     steps = [
-        {"state": "here\n", "action": "move up\n", "reward": -1, "done": False},
+        {
+            "state": "Your current position is at position 3, 1.\n",
+            "action": "move up\n",
+            "reward": -1,
+            "done": False,
+        },
         {"state": "there\n", "action": "move left\n", "reward": 0, "done": True},
     ]
     source.write_text(json.dumps(steps) + "\n")
