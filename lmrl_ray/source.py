@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -111,6 +112,7 @@ class RolloutSource:
         self._asked = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._policies = tempfile.TemporaryDirectory()
+        self._over = threading.Event()
 
     def episodes(self, step: int) -> Prepared:
         metrics: dict[str, float] = {}
@@ -127,6 +129,7 @@ class RolloutSource:
             self._portions.clear()
 
     def close(self) -> None:
+        self._over.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._rollouts.close()
         self._policies.cleanup()  # of rounds that were asked for and are not played any more
@@ -158,9 +161,14 @@ class RolloutSource:
         """One round after the other, each with its own policy."""
         try:
             self._rollouts.set_policy(folder)
-            return self._rollouts.play(self._setting, requests)
+            return self._rollouts.play(self._setting, requests, self._go_on)
         finally:
             shutil.rmtree(folder)
+
+    def _go_on(self, _: int) -> None:
+        """Nobody waits for the rest of a round once the training is over."""
+        if self._over.is_set():
+            raise CancelledError
 
     def _deal(self, episodes: list[TokenEpisode]) -> None:
         """Portions of whole episodes in a new order each epoch; every worker has equally many portions."""

@@ -1,5 +1,6 @@
 """Online algorithms on the one training loop: rounds of rollouts, what is logged of them, resuming."""
 
+import time
 from threading import Event
 
 import pytest
@@ -12,12 +13,13 @@ from algos.tokens import encode_episode
 from envs.registry import get_task
 from lmrl_ray import learner
 from lmrl_ray.checkpoint import latest, read_manifest
-from lmrl_ray.config import ConfigError
+from lmrl_ray.config import ConfigError, OnlineConfig
 from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.engine import TorchEngine
 from lmrl_ray.journal import JournalReader
 from lmrl_ray.learner import LocalContext
 from lmrl_ray.rollout import Rollouts
+from lmrl_ray.source import RolloutSource
 
 ONLINE = {"online": {"episodes": 6, "epochs": 2}, "training": {"batch_episodes": 3}}
 """Rounds of four steps."""
@@ -200,3 +202,32 @@ def test_no_policy_of_a_round_that_was_not_played_is_left_behind(material, tmp_p
 def test_rounds_ahead_without_actors_are_refused(material):
     with pytest.raises(ConfigError, match=r"online\.max_staleness: 1 .*rollout_actors"):
         config_of(material, "ppo", online={"max_staleness": 1})
+
+
+def test_nobody_waits_for_the_rest_of_a_round_when_the_training_is_over():
+    class Slow:
+        groups = 0
+        begun = Event()
+
+        def set_policy(self, folder):
+            pass
+
+        def play(self, setting, requests, on_progress):
+            for _ in range(1000):
+                self.groups += 1
+                self.begun.set()
+                time.sleep(0.05)
+                on_progress(1)
+
+        def close(self):
+            self.closed_after = self.groups
+
+    rollouts = Slow()
+    nothing = {"save_policy": lambda _: None, "demonstrations": None, "batch_episodes": 1}
+    source = RolloutSource(
+        None, OnlineConfig(), rollouts, None, None, **nothing, seed=0, rank=0, world_size=1
+    )
+    source._ask(0)
+    rollouts.begun.wait()
+    source.close()
+    assert rollouts.closed_after < 100
