@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from algos.cache import foreign_layers, shortest_window
 from algos.codec import TextCodec, special_ids
@@ -227,9 +226,11 @@ def _usable_configuration(name: str | Path) -> Any:
 def _explained(name: str | Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:  # a damaged file makes transformers raise whatever comes
+        text = str(error) if isinstance(error, OSError | ValueError) else ""
+        reason = (text or repr(error)).splitlines()[0]
         raise ModelError(
-            f"model {str(name)!r} could not be loaded ({str(error).splitlines()[0]}). Give a folder that "
+            f"model {str(name)!r} could not be loaded ({reason}). Give a folder that "
             f"`save_pretrained` wrote, or a Hugging Face name: it needs the network, or a copy in the "
             f"cache (on a machine with network: `hf download {name}`; then copy HF_HOME). "
             f"Presets that need neither: {', '.join(PRESETS)}"
@@ -243,6 +244,20 @@ def architecture(name: str | Path) -> Any:
     with _explained(name), torch.device("meta"):
         config = AutoConfig.from_pretrained(name, **_NO_CODE)
         return AutoModelForCausalLM.from_config(config, **_NO_CODE)
+
+
+def check_tokenizer(name: str | Path) -> None:
+    """TokenizerError or ModelError when the model's tokenizer is not there or cannot be used here."""
+    from transformers import AutoTokenizer
+
+    folder = Path(name)
+    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        raise ModelError(f"model {str(name)!r} has no tokenizer: tokenizer.save_pretrained({str(name)!r})")
+    with _explained(name):
+        tokenizer = AutoTokenizer.from_pretrained(name, **_NO_CODE)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    TextCodec(tokenizer)
 
 
 def recompute_layers(model: Any) -> None:

@@ -17,6 +17,10 @@ from algos.codec import TextCodec
 from envs.core import Episode
 
 
+class ContextError(ValueError):
+    """What an action follows from does not fit into the model's window."""
+
+
 @dataclass(frozen=True, slots=True)
 class ContextRule:
     """How much of the past is in a prompt."""
@@ -38,7 +42,7 @@ class ContextRule:
             last_invalid: index of the latest invalid action segment before `segment`, or -1.
             action_tokens: length of the action where it is known; data may hold longer ones than `reserve`.
 
-        Raises ValueError when there is none, or the latest observation does not fit.
+        Raises ContextError when there is none, or the latest observation does not fit.
         """
         first = 0 if self.window is None else max(0, segment - self.window)
         if self.forget_on_invalid:
@@ -49,11 +53,12 @@ class ContextRule:
             first += 1
         if bounds[first] == bounds[segment]:
             if self.forget_on_invalid and 0 <= last_invalid == segment - 1:
-                raise ValueError("an action needs a context: an invalid one has wiped it and nothing follows")
+                raise ContextError("an action needs a context: an invalid one has wiped it, nothing follows")
             latest = bounds[segment] - bounds[max(segment - 1, 0)]
-            raise ValueError(
+            raise ContextError(
                 f"an action needs a context: the latest observation has {latest} tokens, the model's "
-                f"window {self.max_tokens}, of which {room} are kept for the action"
+                f"window {self.max_tokens}, of which {room} are kept for the action; use a model with a "
+                f"longer window, or a tokenizer that makes fewer tokens of it"
             )
         return int(bounds[first])
 

@@ -181,7 +181,10 @@ def get_task(task: str) -> TaskSpec:
     if task not in _TASKS:
         near = difflib.get_close_matches(task, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UnknownTaskError(f"task {task!r} is unknown.{hint} Known tasks: {', '.join(known)}")
+        raise UnknownTaskError(
+            f"task {task!r} is unknown.{hint} Known tasks: {', '.join(known)}; one of your own: "
+            f"--plugin FILE.py, or `plugins` in a file"
+        )
     return _TASKS[task]
 
 

@@ -121,7 +121,8 @@ def _model_name(over: Mapping[str, Any], out: Path) -> str | None:
         return str(model["name"])
     if isinstance(init, str):
         with suppress(ConfigError):  # whoever starts from it will say what is wrong
-            return trained_as(find_policy(init, out))[1]
+            folder = find_policy(init, out)
+            return trained_as(folder)[1] or str(folder)  # nobody here has trained it
     return None
 
 
@@ -247,7 +248,8 @@ def trained_as(folder: Path) -> tuple[str | None, str | None]:
 
 def _recorded(folder: Path) -> tuple[dict[str, Any], Path | None]:
     """A run's configuration as its folder, or its checkpoint's, has it, and the file that does."""
-    for candidate in (folder / "config.yaml", folder / "manifest.json"):
+    whole = folder.parent if folder.name == "policy" else folder  # of a checkpoint
+    for candidate in (folder / "config.yaml", whole / "manifest.json"):
         if candidate.is_file():
             values = load_yaml(candidate)
             return values.get("config", values), candidate

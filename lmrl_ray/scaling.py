@@ -34,11 +34,12 @@ def check_machine(config: RunConfig) -> None:
 
 
 def check_model(start: str, config: ModelConfig) -> None:
-    """ModelError or LoraError when the model that a run starts from does not take the options."""
-    if config.lora is None and not config.gradient_checkpointing:
-        return
+    """ModelError, LoraError or TokenizerError when a run cannot start from the model, or so."""
     folder = Path(start) / "policy"
-    _prepare(models.architecture(folder if folder.is_dir() else start), config)
+    model = folder if folder.is_dir() else start
+    models.check_tokenizer(model)
+    if config.lora is not None or config.gradient_checkpointing:
+        _prepare(models.architecture(model), config)
 
 
 def prepare(language_model: models.LanguageModel, config: ModelConfig) -> None:

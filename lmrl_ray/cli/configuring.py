@@ -33,6 +33,6 @@ def _scalar(value: Any) -> str:
 
 def _comment(field: FieldInfo) -> str:
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-    parts = [" | ".join(map(str, choices)), field.description or ""]
+    parts = [" | ".join(map(str, choices)), (field.description or "").replace("None", "null")]
     text = "; ".join(p for p in parts if p)
     return f"  # {text}" if text else ""

@@ -76,6 +76,10 @@ def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:
     decoding = Decoding(**values.get("decoding", usual)).model_dump()
     if request.decoding is not None:
         decoding["mode"] = request.decoding
+    given = parse_settings(request.settings)
+    for key in given.keys() - {"decoding", "env", "resources"}:
+        instead = "give --seed" if key == "seed" else "here it is decoding.NAME, env.NAME or resources.NAME"
+        raise ConfigError(f"--set {key}: has no effect on an evaluation; {instead}")
     asked = merge(
         {
             "decoding": decoding,
@@ -86,7 +90,7 @@ def _config(request: EvaluationRequest, folder: Path, seed: int) -> RunConfig:
             "resources": {"workers": 0, "rollout_actors": request.rollout_actors}
             | ({} if request.rollout_actors else {"rollout_engine": "torch"}),
         },
-        parse_settings(request.settings),
+        given,
     )
     config = parse(merge(values, asked), f"{request.policy} with --set")
     check_endpoint(config.env, folder, asked.get("env", {}).get("base_url"))

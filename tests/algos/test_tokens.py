@@ -122,7 +122,7 @@ def test_an_invalid_action_wipes_what_came_before_the_next_observation():
 
 
 def test_a_record_that_stops_at_an_action_that_wiped_everything_is_an_error_that_says_so():
-    with pytest.raises(ValueError, match="an invalid one has wiped it and nothing follows"):
+    with pytest.raises(ValueError, match="an invalid one has wiped it, nothing follows"):
         built([(3, False, 0, True), (2, True, -4, False)], replace(ALL, forget_on_invalid=True), False)
 
 

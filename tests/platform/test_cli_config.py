@@ -1,5 +1,7 @@
 """`lmrl config`: a whole configuration in words, which `--config` takes again."""
 
+import shutil
+
 import pytest
 
 from algos.base import algorithm_ids, get_algorithm
@@ -34,3 +36,45 @@ def test_a_wrong_key_is_named(lmrl):
     answer = lmrl("config", "bc", "maze-fo", "--set", "training.stepz=3")
     assert answer.code != 0
     assert "training.stepz" in answer.stderr
+
+
+def test_an_optional_key_is_said_to_be_null_as_it_is_written(lmrl):
+    assert "None" not in lmrl("config", "ilql", "maze-fo").stdout
+
+
+@pytest.mark.parametrize("setting", ["algorithm.tau=0.9", "training.steps=3", "seed=4", "optimizer.lr=1"])
+def test_what_would_have_no_effect_on_an_evaluation_is_refused(lmrl, toy, toy_policy, setting):
+    answer = lmrl("eval", toy_policy, "toy", "--plugin", toy, "--set", setting)
+    assert answer.code == 1
+    assert f"--set {setting.split('.')[0].split('=')[0]}: has no effect on an evaluation" in answer.stderr
+
+
+def test_a_policy_that_nobody_here_has_trained_is_pre_trained(toy_policy, tmp_path):
+    pretrained = resolve_config("ilql", "maze-fo", options={"model": {"name": str(toy_policy)}})
+    given = resolve_config("ilql", "maze-fo", options={"init": str(toy_policy)})
+    assert given.optimizer == pretrained.optimizer != resolve_config("ilql", "maze-fo").optimizer
+    assert given.algorithm.trunk_start == "clone"
+    ours = tmp_path / "step-000002"
+    shutil.copytree(toy_policy, ours / "policy")
+    (ours / "manifest.json").write_text('{"config": {"task": "maze-fo", "model": {"name": "tiny"}}}')
+    of_ours = resolve_config("ilql", "maze-fo", options={"init": str(ours / "policy")})
+    assert of_ours.optimizer == resolve_config("ilql", "maze-fo").optimizer
+
+
+@pytest.mark.parametrize(
+    ("break_it", "said"),
+    [
+        (
+            lambda folder: [f.unlink() for f in folder.glob("tokenizer*")],
+            "has no tokenizer: tokenizer.save_pre",
+        ),
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), "could not be loaded"),
+    ],
+)
+def test_a_model_whose_tokenizer_cannot_be_used_leaves_no_run(lmrl, toy_policy, toy, out, break_it, said):
+    theirs = shutil.copytree(toy_policy, out / "theirs")
+    break_it(theirs)
+    answer = lmrl("train", "bc", "toy", "--plugin", toy, "--model", theirs, "--name", "x", "--out", out)
+    assert answer.code == 1
+    assert said in answer.stderr
+    assert not (out / "x").exists()
