@@ -80,7 +80,6 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
     scaling.check_machine(config)
     config, given = _with_start(config, out)
     folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
-    hooks.display.say(f"run {folder.name}, in {folder.parent}")
     with alone(folder):
         try:
             files, tracker = _set_up(config, given, folder, out, hooks)
@@ -88,6 +87,7 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
             # A run that could not begin leaves nothing behind; one that was interrupted can be resumed.
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        hooks.display.say(f"run {folder.name}, in {folder.parent}")
         return _see_through(config, folder, files, tracker, hooks)
 
 
