@@ -303,5 +303,3 @@ def test_what_the_machine_cannot_do_is_refused_before_the_run_has_a_folder(
 def test_elastic_workers_need_no_more_of_a_cluster_than_the_least():
     assert ResourcesConfig(workers=[2, 5]).min_workers == 2
     assert ResourcesConfig(workers=3).min_workers == 3
-    assert ModelConfig().lora is None
-    assert scaling.check_model("nowhere", ModelConfig()) is None
