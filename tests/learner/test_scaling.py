@@ -16,8 +16,8 @@ from algos import lora, models
 from algos.lora import LoraError, LoraSettings
 from algos.networks import hidden_states
 from algos.policy import load_policy
-from lmrl_ray import checkpoint, scaling
-from lmrl_ray.config import ConfigError, ModelConfig, OptimizerConfig, ResourcesConfig
+from lmrl_ray import checkpoint
+from lmrl_ray.config import ConfigError, OptimizerConfig, ResourcesConfig
 from lmrl_ray.engine import TorchEngine
 from lmrl_ray.learner import LocalContext
 from lmrl_ray.report.progress import Display
