@@ -147,12 +147,12 @@ def load(name: str | Path) -> LanguageModel:
 
     Raises ModelError that says what to do when it is not there or cannot be used segment by segment.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     quiet_transformers()
     config = _usable_configuration(name)
+    tokenizer = _load_tokenizer(name)
     with _explained(name):
-        tokenizer = AutoTokenizer.from_pretrained(name, **_NO_CODE)
         model = AutoModelForCausalLM.from_pretrained(
             name,
             dtype=torch.float32,
@@ -161,8 +161,6 @@ def load(name: str | Path) -> LanguageModel:
             **_WEIGHTS,
             **_dropout_off(config),
         )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     _check_plain_head(model)
     _check_rows(name, model, tokenizer)
     return LanguageModel(model, TextCodec(tokenizer, model.config.vocab_size))
@@ -248,16 +246,21 @@ def architecture(name: str | Path) -> Any:
 
 def check_tokenizer(name: str | Path) -> None:
     """TokenizerError or ModelError when the model's tokenizer is not there or cannot be used here."""
-    from transformers import AutoTokenizer
-
     folder = Path(name)
     if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ModelError(f"model {str(name)!r} has no tokenizer: tokenizer.save_pretrained({str(name)!r})")
+    TextCodec(_load_tokenizer(name))
+
+
+def _load_tokenizer(name: str | Path) -> Any:
+    """By Hugging Face name or folder, with a padding token. ModelError when it cannot be loaded."""
+    from transformers import AutoTokenizer
+
     with _explained(name):
         tokenizer = AutoTokenizer.from_pretrained(name, **_NO_CODE)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    TextCodec(tokenizer)
+    return tokenizer
 
 
 def recompute_layers(model: Any) -> None:

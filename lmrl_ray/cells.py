@@ -8,7 +8,6 @@ that fails is reported, and the others go on.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.comparison import Cell
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
-from lmrl_ray.train import Hooks, TrainedRun, alone, resume, run_files, train
+from lmrl_ray.train import Hooks, TrainedRun, remove_unbegun, resume, run_files, train
 
 
 @dataclass(frozen=True)
@@ -166,9 +165,7 @@ class _Running:
 
 def run_cell(job: Job, parent_run: str) -> Cell:
     """Train and score one cell, or read what it came to. Runs as a Ray task."""
-    if job.folder.is_dir() and not job.has_begun:
-        with alone(job.folder):  # what a cell that was killed while setting up has left
-            shutil.rmtree(job.folder)
+    remove_unbegun(job.folder)
     if not job.has_ended:
         run = _trained(job, parent_run)
         assert run.folder == job.folder

@@ -55,7 +55,7 @@ class Outbox:
         """Send all in order; an error leaves it and what follows in the outbox, and is raised."""
         with self._alone():
             lines = self._path.read_text().splitlines(keepends=True) if self else []
-            waiting = [line for line in lines if line.endswith("\n")]
+            waiting = [line for line in lines if line.endswith("\n")]  # the last may be torn
             sent = 0
             try:
                 for line in waiting:

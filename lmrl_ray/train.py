@@ -137,6 +137,13 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         return _see_through(config, folder, files, tracker, hooks)
 
 
+def remove_unbegun(folder: Path) -> None:
+    """Remove what a run that was killed in its set-up left. ConfigError while another process is at that."""
+    if folder.is_dir() and run_files(folder) is None:
+        with alone(folder):
+            shutil.rmtree(folder)
+
+
 def run_files(folder: Path) -> RunFiles | None:
     """What the run's set-up wrote last; None where it did not come to that."""
     file = folder / "run.json"

@@ -18,7 +18,7 @@ from lmrl_ray.data.reader import EpisodeDataset
 from lmrl_ray.data.schema import DataError
 from lmrl_ray.data.writer import EpisodeWriter
 from lmrl_ray.seeding import episode_seed
-from lmrl_ray.simulators import located
+from lmrl_ray.simulators import asks_a_model, located
 
 CHUNK = 64
 """Episodes that a worker plays before it hands them over; one, where each answer is a model's."""
@@ -68,11 +68,6 @@ def build(
                 progress(parts.episodes)
         parts.join()
     return EpisodeDataset(path)
-
-
-def asks_a_model(env_kwargs: Mapping[str, Any]) -> bool:
-    """Whether the simulator is a language model: then an episode takes seconds or minutes."""
-    return str(env_kwargs.get("simulator", "")).partition(":")[0] in ("lm", "api")
 
 
 def import_published(

@@ -37,4 +37,9 @@ def located(env: Mapping[str, Any]) -> dict[str, Any]:
     return dict(env)
 
 
+def asks_a_model(env: Mapping[str, Any]) -> bool:
+    """Whether these arguments make an environment whose steps wait for a language model."""
+    return str(env.get("simulator", "")).partition(":")[0] in ("lm", "api")
+
+
 use_loader(load)

@@ -6,7 +6,6 @@ reached the last step.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from lmrl_ray.plugins import load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.sweep.config import trial_config
 from lmrl_ray.sweep.exploit import Exploit, adopt, note
-from lmrl_ray.train import Hooks, resume, train
+from lmrl_ray.train import Hooks, remove_unbegun, resume, train
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,8 @@ def run_trial(parameters: dict[str, Any], plan: Plan, out: str) -> None:
     reporter = _Reporter(plan, folder)
     hooks = Hooks(Display(quiet=True), on_metrics=reporter.hear, parent_run=plan.parent_run)
     config = trial_config(plan.base, parameters, "trial")
-    if not (folder / "run.json").is_file():
-        # What a driver that was killed while setting up may have left.
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_unbegun(folder)
+    if not folder.is_dir():
         train(config, Path(out), hooks, name)
     elif plan.is_population:
         _take_over(plan, folder, config, parameters)
