@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -329,12 +330,26 @@ def import_deepspeed() -> Any:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # Its Muon optimiser is compiled at import, which costs seconds and is not used.
     os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
-    import deepspeed
+    with _without_mlflow():
+        import deepspeed
 
     deepspeed.utils.logger.setLevel("ERROR")
     # On a CPU this operator is compiled for a minute at the first start; gloo serves as well.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed
+
+
+@contextmanager
+def _without_mlflow() -> Iterator[None]:
+    """DeepSpeed's autotuner, not used here, would import the whole of it: a third of a worker's start."""
+    if "mlflow" in sys.modules:
+        yield
+        return
+    sys.modules["mlflow"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["mlflow"]
 
 
 def _deepspeed_config(config: OptimizerConfig, trainable: int) -> dict[str, Any]:

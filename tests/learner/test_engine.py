@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +233,13 @@ def test_zero_asks_for_memory_by_the_size_of_the_model(stage):
     before = _address_space_mb()
     run(Job("bc", zero(stage), stop=1), 0, 1)
     assert _address_space_mb() - before < 500
+
+
+@pytest.mark.slow
+def test_a_worker_imports_deepspeed_without_mlflow_and_may_import_it_later():
+    code = "import sys; from lmrl_ray.engine import import_deepspeed; import_deepspeed()"
+    code += "; assert 'mlflow' not in sys.modules; import mlflow; assert mlflow.MlflowClient"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def _address_space_mb() -> float:
