@@ -23,6 +23,7 @@ from envs.chess.text import read_fen, read_san, write_fen, write_san
 from envs.core import Episode, Segment
 
 _FEN_FIELDS: Final = 6
+_ENDGAME_PIECES: Final = 4
 _UNKNOWN_TASK: Final = -1
 """A published endgame starts from none of our numbered positions."""
 
@@ -61,6 +62,8 @@ def _episode(record: Any, task: str, task_id: int, seed: int) -> Episode:
             raise ValueError(f"step {number}: follows a step that is done")
         done = _done(step)
         segments += _segments(step, done)
+    if task == "chess-endgames":
+        _check_pieces(segments[0].text)
     if isinstance(record, list) and not done:
         del segments[-1]  # what came of it is not in the file
     return Episode(
@@ -87,6 +90,15 @@ def _segments(step: Mapping[str, Any], done: bool) -> tuple[Segment, Segment]:
     reward = float(_field(step, "reward", (int, float), default=0.0))
     valid = done or reward >= 0  # what costs without ending the game is an illegal move
     return Segment(write_fen(fen), False), Segment(write_san(san), True, reward, valid)
+
+
+def _check_pieces(board: str) -> None:
+    """The files of both tasks have one form, and a whole game may end with as few pieces as an endgame."""
+    pieces = sum(c.isalpha() for c in read_fen(board).partition(" ")[0])
+    if pieces > _ENDGAME_PIECES:
+        raise ValueError(
+            f"state: found a board of {pieces} pieces, an endgame has at most {_ENDGAME_PIECES}; import chess"
+        )
 
 
 def _done(step: Mapping[str, Any]) -> bool:

@@ -27,14 +27,20 @@ def read_published(path: str | Path) -> Iterator[Episode]:
 
     A lost conversation of fewer than twenty questions was cut off: it is neither terminated nor
     truncated. The task id is -1 for a city that is none of ours, and the seed is -1. ValueError
-    names the file, the line, the field and what was found.
+    names the file, the line, the field and what was found; so does a file in which no city is ours: it
+    is another task's.
     """
+    known, word = False, None
     with open(path, encoding="utf-8") as file:
         for line, value in read_json_list(file, str(path)):
             try:
-                yield _episode(value)
+                episode = _episode(value)
             except ValueError as error:
                 raise ValueError(f"{path}: line {line}: {error}") from None
+            known, word = known or episode.task_id >= 0, value["word"]
+            yield episode
+    if word is not None and not known:
+        raise ValueError(f"{path}: word: found {word!r}, and no city of ours in the whole file")
 
 
 def _episode(value: Any) -> Episode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -102,8 +103,11 @@ def _published(
     read: Callable[[Path], Iterator[Episode]], source: str | os.PathLike[str]
 ) -> Iterator[Episode]:
     try:
-        yield from read(Path(source))
-    except (OSError, ValueError) as error:
+        for number, episode in enumerate(read(Path(source)), start=1):
+            if not math.isfinite(episode.total_return):
+                raise ValueError(f"record {number}: its rewards are not all finite")
+            yield episode
+    except (OSError, ValueError, OverflowError) as error:  # the last of an integer that no float holds
         raise DataError(f"cannot import {Path(source).name}: {error}") from error
 
 

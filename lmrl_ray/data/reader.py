@@ -77,9 +77,15 @@ class EpisodeDataset:
     def decode(self, table: pa.Table) -> list[Episode]:
         """The episodes of a table that has all columns. DataError when they make no sense."""
         try:
-            return to_episodes(table)
+            episodes = to_episodes(table)
         except (ValueError, pa.ArrowException) as error:
             raise DataError(f"{self.path}: {error}") from error
+        others = {episode.task for episode in episodes} - {self.task}
+        if others:
+            raise DataError(
+                f"{self.path}: has an episode of task {min(others)!r}, but its metadata say {self.task!r}"
+            )
+        return episodes
 
     def verify(self) -> None:
         """Read everything; DataError when the content is not what the fingerprint says."""

@@ -151,8 +151,11 @@ def to_table(rows: Iterable[Row]) -> pa.Table:
 
 
 def to_episodes(table: pa.Table) -> list[Episode]:
-    """The episodes of a table. DataError when an episode's four lists differ in length."""
+    """The episodes of a table. DataError where a value is missing, or an episode's lists differ in length."""
     columns = {name: table.column(name).combine_chunks() for name in SCHEMA.names}
+    for field_ in SCHEMA:
+        if not field_.nullable:
+            _check_complete(field_.name, columns[field_.name])
     stops = np.cumsum(segment_counts(table)).tolist()
     flat = (as_list(columns[name].flatten()) for name in SEGMENT_COLUMNS)
     segments = [Segment(*values) for values in zip(*flat, strict=True)]
@@ -164,6 +167,12 @@ def to_episodes(table: pa.Table) -> list[Episode]:
         episodes.append(Episode(segments=tuple(segments[start:stop]), **fields))
         start = stop
     return episodes
+
+
+def _check_complete(name: str, column: pa.Array) -> None:
+    """Files of other writers may say nothing about nulls."""
+    if column.null_count or (name in SEGMENT_COLUMNS and column.flatten().null_count):
+        raise DataError(f"column {name}: a value is missing")
 
 
 def segment_counts(table: pa.Table) -> NDArray[np.int64]:

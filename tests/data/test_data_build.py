@@ -129,6 +129,16 @@ def test_an_import_that_fails_says_why_and_leaves_nothing(tmp_path, count_up, co
     assert list(target.parent.iterdir()) == []
 
 
+@pytest.mark.parametrize("reward", ["NaN", "1" + 400 * "0"])
+def test_a_published_reward_that_is_no_finite_number_is_refused(tmp_path, reward):
+    source, target = tmp_path / "steps.jsonl", tmp_path / "out" / "a.parquet"
+    step = '{"from_state": "8/8/8/8/8/8/k1K5/1Q6 w - - 0 1", "action": "Qb3", "reward": '
+    source.write_text(step + reward + "}\n")
+    with pytest.raises(DataError, match=r"cannot import steps\.jsonl: .*(not all finite|too large)"):
+        import_published("chess-endgames", source, target)
+    assert list(target.parent.iterdir()) == []
+
+
 # --- a task of the benchmark ---
 
 

@@ -349,6 +349,23 @@ def test_lists_of_unequal_length_are_noticed(tmp_path):
         list(EpisodeDataset(path))
 
 
+def test_a_missing_value_is_noticed(tmp_path):
+    """An integer column with a null would be read as floats, and so would all its seeds."""
+    path = write(tmp_path / "a.parquet", [numbered(0), numbered(1)])
+    index = SCHEMA.get_field_index("seed")
+    rewrite(path, lambda t: t.set_column(index, "seed", pa.array([0, None], pa.int64())))
+    with pytest.raises(DataError, match=r"a\.parquet: column seed: a value is missing"):
+        list(EpisodeDataset(path))
+
+
+def test_an_episode_of_another_task_is_noticed(tmp_path):
+    path = write(tmp_path / "a.parquet", [numbered(0), numbered(1)])
+    index, field = SCHEMA.get_field_index("task"), SCHEMA.field("task")
+    rewrite(path, lambda t: t.set_column(index, field, pa.array([numbered(0).task, "wordle"])))
+    with pytest.raises(DataError, match=r"a\.parquet: has an episode of task 'wordle', but its metadata"):
+        list(EpisodeDataset(path))
+
+
 def test_an_empty_data_set_is_refused_on_request(tmp_path):
     path = write(tmp_path / "a.parquet", [])
     assert list(EpisodeDataset(path)) == []

@@ -242,9 +242,16 @@ def test_a_published_game_that_is_not_done_ends_with_a_board():
 
 
 def test_published_steps_become_episodes_of_one_action():
-    first, mate = read_published_endgames(FIXTURES / "steps.jsonl")
+    first, mate = read_published(FIXTURES / "steps.jsonl")
     assert first.text == write_fen(chess.STARTING_FEN) + "N f 3\n"
-    assert (mate.success, mate.terminated, mate.task) == (True, True, "chess-endgames")
+    assert (mate.success, mate.terminated, mate.task) == (True, True, "chess")
+
+
+def test_published_endgames_start_from_none_of_our_positions(tmp_path):
+    path = tmp_path / "train_bc.jsonl"
+    path.write_text('{"from_state": "8/8/8/8/8/8/k1K5/1Q6 w - - 0 1", "action": "Qb3"}\n')
+    (step,) = read_published_endgames(path)
+    assert (step.task, step.task_id) == ("chess-endgames", -1)
 
 
 @pytest.mark.parametrize(("done", "terminated"), [("1", True), ("0", False), ("true", True)])
@@ -273,6 +280,11 @@ def test_a_bad_published_line_names_the_line_and_the_field(tmp_path, line, messa
     path.write_text(line + "\n")
     with pytest.raises(ValueError, match=rf"train\.jsonl, line 1.*{message.split('line 1')[-1]}"):
         list(read_published(path))
+
+
+def test_a_file_of_whole_games_is_none_of_endgames():
+    with pytest.raises(ValueError, match=r"line 1: state: found a board of 32 pieces.*; import chess"):
+        list(read_published_endgames(FIXTURES / "games.jsonl"))
 
 
 def test_space_reading_is_the_inverse_for_moves():

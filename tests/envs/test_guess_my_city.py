@@ -752,6 +752,13 @@ def test_a_bad_record_is_named(tmp_path, change, message):
         list(read_published(path))
 
 
+def test_a_file_of_twenty_questions_is_none_of_this_task():
+    with pytest.raises(
+        ValueError, match=r"published\.json: word: found \[.*no city of ours in the whole file"
+    ):
+        list(read_published(FIXTURES.parent / "twenty_questions" / "published.json"))
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1", '[{"lines": ["a? b'])
 def test_a_file_that_is_no_list_is_refused(tmp_path, text):
     path = tmp_path / "bad.json"
