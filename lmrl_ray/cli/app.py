@@ -62,9 +62,14 @@ def print_config(
     """Print the configuration that ALGO would train TASK with, with what its keys mean: a --config file."""
     from lmrl_ray.cli.configuring import described
     from lmrl_ray.cli.training import train_config, train_options
+    from lmrl_ray.symbolic.config import is_symbolic, resolve
 
     options = train_options(None, None, model, None, None, None, plugin)
-    resolved = train_config(algo, task, config, settings or [], options, RUNS)
+    resolved = (
+        resolve(algo, task, file=config, settings=settings or [], options=options)
+        if is_symbolic(algo, task)
+        else train_config(algo, task, config, settings or [], options, RUNS)
+    )
     typer.echo("\n".join(described(resolved)))
 
 
@@ -109,12 +114,13 @@ def data_import(
     task: str,
     file: Path,
     out: Annotated[Path | None, typer.Option(help="The file; in $LMRL_OUT/data by default.")] = None,
+    plugin: Plugins = None,
     as_json: Json = False,
 ) -> None:
     """Read a file in the published format of the task and write it as ours."""
     from lmrl_ray.cli.data import import_file
 
-    _print_object(import_file(task, file, out), as_json)
+    _print_object(import_file(task, file, out, plugin or []), as_json)
 
 
 @app.command()

@@ -72,8 +72,9 @@ def print_stats(path: Path, found: dict[str, Any]) -> None:
     print_table(table)
 
 
-def import_file(task: str, file: Path, out: Path | None) -> dict[str, Any]:
+def import_file(task: str, file: Path, out: Path | None, plugins: list[str]) -> dict[str, Any]:
     """Import a published file and describe it."""
+    load_plugins(plugins)
     path = out or _runs() / "data" / f"{task}-{file.stem}.parquet"
     dataset = data.import_published(task, file, path)
     return {"path": str(path), "fingerprint": dataset.fingerprint, **_figures(dataset)}

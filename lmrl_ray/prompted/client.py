@@ -36,6 +36,11 @@ class Usage:
         theirs = asdict(other)
         return Usage(**{name: value + theirs[name] for name, value in asdict(self).items()})
 
+    def beyond(self, other: Usage) -> Usage:
+        """What there is more of than in `other`."""
+        theirs = asdict(other)
+        return Usage(**{name: max(value - theirs[name], 0) for name, value in asdict(self).items()})
+
     def cost(self, config: PromptedConfig) -> float | None:
         """In the currency of the prices; None without them, or where tokens were not counted."""
         if config.input_price is None or config.output_price is None or self.uncounted:
@@ -58,6 +63,8 @@ class ChatClient:
     def __init__(self, endpoint: Endpoint, model: str, config: PromptedConfig) -> None:
         from openai import AsyncOpenAI
 
+        self.spent = Usage()
+        """Requests that were answered and their tokens, whatever became of the episodes they were for."""
         self._url = endpoint.url
         self._client = AsyncOpenAI(
             base_url=endpoint.url,
@@ -94,6 +101,7 @@ class ChatClient:
             raise ApiError(f"{self._url} answers {error.status_code}: {said}") from error
         except (openai.OpenAIError, json.JSONDecodeError) as error:
             raise ApiError(f"{self._url} does not answer as an OpenAI-compatible server: {error}") from error
+        self.spent += _usage(answer)
         return _reply(answer, self._url)
 
     async def close(self) -> None:

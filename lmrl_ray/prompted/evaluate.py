@@ -27,7 +27,7 @@ FOLDER = "prompted"
 class PromptedScore:
     score: Score
     usage: Usage
-    """Of all its episodes, also those that an earlier call has played."""
+    """Of all its episodes, also those that an earlier call has played, or has not played to the end."""
     cost: float | None
     record: Path
 
@@ -60,7 +60,7 @@ class Player:
             try:
                 observation, reward, terminated, truncated, info = await _call(env, env.step, action)
             except Exception as error:
-                return self._failed(env, request, error, usage)
+                return self._failed(env, request, error)
             segments.append(Segment(action, is_action=True, reward=reward, valid=info["valid"]))
             segments.append(Segment(observation, is_action=False))
         episode = Episode(
@@ -92,11 +92,9 @@ class Player:
         # What it said last, for the simulator to judge: an evaluation hides no failure to answer.
         return action or "\n", reply.text, reply.cut, usage + Usage(unanswered=int(action is None))
 
-    def _failed(
-        self, env: TextEnv, request: EpisodeRequest, error: Exception, usage: Usage | None = None
-    ) -> Finished:
+    def _failed(self, env: TextEnv, request: EpisodeRequest, error: Exception) -> Finished:
         episode = failed_episode(self.spec, env.simulator, self.name, request, error)
-        return Finished(PlayedEpisode(request.index, episode, None, 0), usage or Usage(), ())
+        return Finished(PlayedEpisode(request.index, episode, None, 0), Usage(), ())
 
 
 def evaluate_prompted(
@@ -140,10 +138,16 @@ def evaluate_prompted(
         failed: list[Finished] = []
         missing = [r for r in requests if r.index not in record.finished]
         if missing:
-            player = Player(spec, ChatClient(endpoint, model, config), config, system, name)
-            asyncio.run(_play_all(player, missing, env, keep))
-        found = [record.finished[r.index] for r in requests if r.index in record.finished] + failed
-    usage = sum((f.usage for f in found), Usage())
+            client = ChatClient(endpoint, model, config)
+            try:
+                asyncio.run(_play_all(Player(spec, client, config, system, name), missing, env, keep))
+            finally:
+                lost = client.spent.beyond(sum((f.usage for f in record.of(missing)), Usage()))
+                if lost != Usage():
+                    record.add_unfinished(lost)
+        found = record.of(requests)
+    usage = sum((f.usage for f in found), record.unfinished)
+    found += failed
     return PromptedScore(score(spec, name, [f.played for f in found]), usage, usage.cost(config), record.path)
 
 

@@ -1,6 +1,7 @@
 """The file of an evaluation's finished episodes: a second call with the same settings plays only the rest.
 
-The first line holds the settings, each other one an episode. Lines are only ever appended, whole, and
+The first line holds the settings, each other one an episode, or what a call took for episodes that it did
+not finish. Lines are only ever appended, whole, and
 are on the disk before the next episode is counted; one that a crash has torn is cut off.
 """
 
@@ -11,13 +12,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from algos.play import PlayedEpisode
+from algos.play import EpisodeRequest, PlayedEpisode
 from envs.core import Episode, Segment
 from lmrl_ray.config import ConfigError
 from lmrl_ray.prompted.client import Usage
@@ -41,6 +42,8 @@ class EpisodeRecord:
         digest = hashlib.sha256(self._header.encode()).hexdigest()[:10]
         self.path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', label)[-80:]}-{digest}.jsonl"
         self.finished: dict[int, Finished] = {}
+        self.unfinished = Usage()
+        """What was spent on episodes that are not here."""
 
     def __enter__(self) -> EpisodeRecord:
         try:
@@ -61,6 +64,10 @@ class EpisodeRecord:
     ) -> None:
         self._file.close()
 
+    def of(self, requests: Sequence[EpisodeRequest]) -> list[Finished]:
+        """Those of them that are finished, in their order."""
+        return [self.finished[r.index] for r in requests if r.index in self.finished]
+
     def add(self, finished: Finished) -> None:
         played = finished.played
         self._append(
@@ -76,6 +83,10 @@ class EpisodeRecord:
         )
         self.finished[played.index] = finished
 
+    def add_unfinished(self, usage: Usage) -> None:
+        self._append(json.dumps({"unfinished": asdict(usage)}))
+        self.unfinished += usage
+
     def _read(self) -> None:
         self._file.seek(0)
         content = self._file.read()
@@ -86,7 +97,11 @@ class EpisodeRecord:
             self._append(self._header)
         for number, line in enumerate(lines[1:], 2):
             try:
-                finished = _finished(json.loads(line))
+                values = json.loads(line)
+                if "unfinished" in values:
+                    self.unfinished += Usage(**values["unfinished"])
+                    continue
+                finished = _finished(values)
             except (ValueError, KeyError, TypeError) as error:
                 raise ConfigError(
                     f"{self.path}: line {number} is no episode ({error}); delete the line or the file"

@@ -194,6 +194,28 @@ def test_data_import(lmrl, tmp_path):
     assert not target.exists()
 
 
+DIARY = """
+import dataclasses
+from envs.core import Episode, Segment
+from envs.registry import get_task, register
+
+def read(path):
+    for line in path.open():
+        segments = (Segment("Dear diary,\\n", is_action=False), Segment(line, is_action=True))
+        yield Episode("diary", segments, True, False, True, -1, 0, "rule", "me")
+
+register(dataclasses.replace(get_task("maze-fo"), id="diary", listed=False, reader_entry=f"{__name__}:read"))
+"""
+
+
+def test_data_import_reads_the_format_of_a_task_of_one_s_own(lmrl, tmp_path):
+    plugin, source, target = (tmp_path / name for name in ("diary.py", "notes.txt", "notes.parquet"))
+    plugin.write_text(DIARY)
+    source.write_text("Rain.\nSun.\n")
+    assert lmrl("data", "import", "diary", source, "--plugin", plugin, "--out", target).code == 0
+    assert [episode.segments[1].text for episode in EpisodeDataset(target)] == ["Rain.\n", "Sun.\n"]
+
+
 def test_data_import_of_a_task_that_nobody_published(lmrl, toy, tmp_path):
     (tmp_path / "x.json").write_text("[]")
     # The toy's plugin is loaded in this process already.

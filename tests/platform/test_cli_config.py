@@ -6,6 +6,7 @@ import pytest
 
 from algos.base import algorithm_ids, get_algorithm
 from lmrl_ray.resolve import resolve_config
+from lmrl_ray.symbolic import config as symbolic
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,14 @@ def test_what_is_printed_is_the_configuration_itself(lmrl, tmp_path, algo):
     file.write_text(answer.stdout)
     expected = resolve_config(algo, "wordle", settings=settings)
     assert resolve_config(algo, "wordle", file=file) == expected
+
+
+@pytest.mark.parametrize("algo", list(symbolic.ALGORITHMS))
+def test_the_symbolic_maze_has_a_configuration_to_print_too(lmrl, tmp_path, algo):
+    answer = lmrl("config", algo, "maze-symbolic", "--set", "algorithm.gamma=0.9")
+    file = tmp_path / "all.yaml"
+    file.write_text(answer.stdout)
+    assert symbolic.resolve(algo, "maze-symbolic", file=file).algorithm.gamma == 0.9
 
 
 def test_keys_have_their_choices_and_their_meaning_beside_them(lmrl):

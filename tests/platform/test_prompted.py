@@ -193,13 +193,18 @@ def test_an_evaluation_that_broke_goes_on_where_it_was(evaluate):
             evaluate(server.url, concurrency=1)
         played, left, progress = len(server.requests), 1000, []
         found = evaluate(server.url, concurrency=1, progress=progress.append)
+        again = evaluate(server.url)
         kept = progress[0]
         assert 0 < kept < 6
         assert progress[1:] == [1] * (6 - kept)
-    lines = found.record.read_text().splitlines()
-    assert sorted(json.loads(line)["index"] for line in lines[1:]) == list(range(6))
+    lines = [json.loads(line) for line in found.record.read_text().splitlines()]
+    assert sorted(line["index"] for line in lines if "index" in line) == list(range(6))
+    # What the first call has paid for without finishing it is told, too; the request that was refused is not.
+    assert found.usage.requests == len(server.requests) - 1
+    assert again.usage == found.usage
     # Only what was asked for an episode that had not ended is asked for again.
-    assert len(server.requests) < played + found.usage.requests
+    # Only what was asked for an episode that had not ended is asked for again.
+    assert len(server.requests) < played + sum(line["usage"]["requests"] for line in lines if "index" in line)
     with serving(best_move(SMALL)) as server:
         straight = evaluate(server.url, concurrency=1)
     assert straight.score == found.score
@@ -283,6 +288,7 @@ def test_a_simulator_that_raises_fails_its_episode_and_is_tried_again(evaluate, 
         assert len(server.requests) == asked + 2  # the episode that failed, up to where it does
     assert (found.score.episodes, found.score.failed) == (4, 1)
     assert again.score == found.score
+    assert (found.usage.requests, again.usage.requests) == (asked, asked + 2)
 
 
 def test_an_unreachable_server_is_an_error_and_no_score(evaluate, tmp_path):
