@@ -27,10 +27,10 @@ def monte_carlo(**config):
     return algorithm
 
 
-def learnt(algorithm, episodes, steps=150):
+def learnt(algorithm, episodes, steps=150, lr=1.0):
     """The Q table after plain gradient descent."""
     prepared = algorithm.prepare(list(episodes), WorkerGroup()).episodes
-    descend(algorithm, one_batch(*prepared), steps=steps)
+    descend(algorithm, one_batch(*prepared), steps=steps, lr=lr)
     return heads_of(algorithm)[0].weight.detach().T
 
 
@@ -131,7 +131,13 @@ def test_the_datas_own_next_action_is_what_token_cql_backs_up():  # T4 with tau 
 @pytest.mark.parametrize("make", [monte_carlo, conservative], ids=["mc", "cql"])
 @pytest.mark.parametrize(
     ("weight", "expected"),
-    [(0.01, (0.006347, 0.980958)), (0.1, (0.057771, 0.826686)), (1.0, (0.285749, 0.142753))],
+    [
+        (0.01, (0.006347, 0.980958)),
+        (0.1, (0.057771, 0.826686)),
+        (0.75, (0.25, 0.25)),
+        (1.0, (0.285749, 0.142753)),
+        (10.0, (0.478830, -0.436491)),
+    ],
 )
 def test_the_conservative_term_keeps_the_mean_and_pulls_towards_the_data(make, weight, expected):  # T12
     """Token A earns 0 in three quarters of the data, token B 1 in one; no other is possible."""
@@ -141,11 +147,22 @@ def test_the_conservative_term_keeps_the_mean_and_pulls_towards_the_data(make, w
         for head in heads_of(algorithm):
             head.bias.fill_(-1e4)
             head.bias[[A, B]] = 0.0
-    learnt(algorithm, episodes, steps=300)
+    learnt(algorithm, episodes, steps=300, lr=1.0 / max(weight, 1.0))
     for head in heads_of(algorithm):
         q = head.weight.detach()[[A, B], 0]
         assert q.tolist() == pytest.approx(expected, abs=2e-4)
         assert float(q @ torch.tensor([0.75, 0.25])) == pytest.approx(0.25, abs=1e-4)
+
+
+def test_what_the_data_never_do_drifts_down_and_does_not_settle():  # T12
+    algorithm = monte_carlo(cql_weight=0.01)
+    (head,) = heads_of(algorithm)
+    with torch.no_grad():
+        head.bias.fill_(-1e4)
+        head.bias[[A, B]] = 0.0
+    for steps, expected in ((100, -0.130), (900, -0.917)):
+        q = learnt(algorithm, [game((0, [A], 1))], steps=steps, lr=0.5)
+        assert q[0, B].item() == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 0.5), (5, 0.96875)])

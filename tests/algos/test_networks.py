@@ -150,7 +150,8 @@ def test_heads_compute_in_float32_on_a_bfloat16_trunk():
 
 
 def test_polyak_averages_as_often_as_it_is_called():  # T11
-    for rate, updates, expected in ((0.005, 138, 0.499291), (0.005, 100, 0.394230), (0.001, 100, 0.095208)):
+    cases = ((0.005, 138, 0.499291), (0.005, 100, 0.394230), (0.001, 100, 0.095208), (0.1, 6, 0.468559))
+    for rate, updates, expected in cases:
         target, online = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(3))
         for _ in range(updates):
             polyak_([target], [online], rate)

@@ -203,6 +203,13 @@ def test_the_kl_that_steers_the_penalty_points_from_the_policy_to_its_start(targ
     assert algorithm.kl_weight.item() == pytest.approx(weight, abs=1e-6)
 
 
+def test_the_kl_of_policies_that_are_far_apart_does_not_explode(prepared):  # T9
+    """Of (.99, .01) from (.01, .99); with the two exchanged the estimate would be 92.506884."""
+    said = {"old": np.log([0.99] * 99 + [0.01]), "reference": np.log([0.01] * 99 + [0.99])}
+    metrics = prepared(learner(), [game((0, [1], 0))] * 100, **said).metrics
+    assert metrics["ppo/kl_to_start"] == pytest.approx(4.503217, abs=1e-6)
+
+
 @pytest.mark.parametrize(("kl", "expected"), [(6.6, 0.200256), (60.0, 0.200512), (-3.0, 0.199488)])
 def test_the_adaptive_weight_of_the_penalty(kl, expected):  # T8
     algorithm = learner(kl_weight=0.2, kl_target=6.0)
