@@ -62,7 +62,7 @@ class Critic(nn.Module):
 
     def __init__(self, config: ActorCriticConfig, language_model: LanguageModel) -> None:
         super().__init__()
-        width = language_model.model.config.hidden_size
+        width = language_model.width
         self.trunk = copy_learnt(language_model.trunk)
         self.q = nn.ModuleList(q_heads(language_model, 2, config.initial_value, config.tie_heads))
         self.v = nn.ModuleList([ValueHead(width, config.initial_value) for _ in range(2)])

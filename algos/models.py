@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from algos.cache import foreign_layers, shortest_window
+from algos.cache import SlotCache, foreign_layers, shortest_window
 from algos.codec import TextCodec, special_ids
 from algos.lora import has_adapters, merged_state
 from algos.networks import run_in_bf16
@@ -67,6 +67,11 @@ class LanguageModel:
     def trunk(self) -> Any:
         """The model without its output layer."""
         return self.model.base_model
+
+    @property
+    def width(self) -> int:
+        """Of the states that the output layer reads; some trunks are wider inside."""
+        return int(self.model.get_output_embeddings().weight.shape[1])
 
     @property
     def max_tokens(self) -> int:
@@ -335,6 +340,25 @@ def _check_plain_head(model: Any) -> None:
             f"{type(model).__name__} is not causal: its states change with later tokens; use another model, "
             f"or set is_decoder in its config.json if it was trained as a decoder"
         )
+    if not torch.allclose(_read_in_pieces(model, ids), hidden[:, -1], rtol=1e-3, atol=1e-3):
+        raise ModelError(
+            f"{type(model).__name__} reads a text otherwise when it comes in pieces; use another model"
+        )
+
+
+def _read_in_pieces(model: Any, ids: torch.Tensor) -> torch.Tensor:
+    """The last state of two texts, [2, h], of which the first is begun earlier, as in play."""
+    first, second = ids.numpy()
+    cache = SlotCache([model.base_model], 2, torch.device("cpu"))
+    try:
+        cache.append([first[:2], second[:0]])
+        (states,) = cache.append([first[2:], second])
+    except Exception as error:  # an architecture that takes its mask or positions in another way
+        raise ModelError(
+            f"{type(model).__name__} cannot read a text in pieces as we give them ({error!r}); "
+            f"use another model"
+        ) from error
+    return states
 
 
 def _check_rows(name: str | Path, model: Any, tokenizer: Any) -> None:

@@ -180,9 +180,9 @@ class _Table:
         self._read += action.read
         self._segments.append(Segment(self._text, True, reward, self._info["valid"]))
         self._cut += not action.stopped
-        # A cut action gets its newline from our side, so that the text is what was played.
-        newline = np.zeros(0, np.int32) if action.stopped else self.policy.codec.newline
-        self._observe(observation, newline)
+        if not action.stopped:  # it gets its newline from our side, so that the text is what was played
+            self._builder.close_action(self.policy.codec.newline)
+        self._observe(observation)
         self.running = not (self._terminated or self._truncated)
         return not self.running
 
@@ -212,9 +212,8 @@ class _Table:
         )
         return PlayedEpisode(self._request.index, episode, tokens, self._cut)
 
-    def _observe(self, observation: str, prefix: np.ndarray | None = None) -> None:
-        ids = self.policy.codec.encode(observation)
-        self._builder.add_observation(ids if prefix is None else np.concatenate([prefix, ids]))
+    def _observe(self, observation: str) -> None:
+        self._builder.add_observation(self.policy.codec.encode(observation))
         self._segments.append(Segment(observation, is_action=False))
 
 

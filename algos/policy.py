@@ -199,7 +199,7 @@ def load_policy(folder: Path) -> Policy:
     if not (folder / "heads.json").exists():
         return LanguagePolicy(language_model).eval()
     shape = json.loads((folder / "heads.json").read_text())
-    width, vocab = language_model.model.config.hidden_size, language_model.model.config.vocab_size
+    width, vocab = language_model.width, language_model.model.config.vocab_size
     embedding = torch.zeros(vocab, width) if shape["tied"] else None
     values = ValueHeads(
         copy.deepcopy(language_model.trunk),

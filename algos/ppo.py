@@ -100,7 +100,7 @@ class PPO(Algorithm):
         self.log_prob = TokenLogProb(self.lm.get_output_embeddings())
         separate = config.value_trunk == "separate"
         self.value_trunk = copy_learnt(language_model.trunk) if separate else None
-        self.value = ValueHead(self.lm.config.hidden_size, config.initial_value)
+        self.value = ValueHead(language_model.width, config.initial_value)
         self.register_buffer("kl_weight", torch.tensor(float(config.kl_weight)))
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -108,9 +108,14 @@ class Sampler:
         return {s: self._action(d.ids, d.logprobs, read=len(d.ids) - 1) for s, d in drafts.items()}
 
     def _propose(self, slots: list[int], hidden: list[torch.Tensor]) -> dict[int, SampledAction]:
-        """Of several actions that the language model would say, the best by Q of the whole: of its last
-        token (CHAI, Verma et al. 2022). They are written in copies of the slot's history and share the
-        slot's generator."""
+        """Of several actions that the language model would say, the best by Q of the whole.
+
+            u = argmax_i min(Q1, Q2)(s, u_i),   u_1 .. u_n ~ pi_beta(. | s)
+
+        Q of an action is that of its last token, in the state before it. Source: CHAI (Verma et al. 2022),
+        which draws from softmax(Q) of the proposals; the best of them is LMRL-Gym's form. They are written in
+        copies of the slot's history and share the slot's generator.
+        """
         count = self._decoding.candidates
         owners = [slot for slot in slots for _ in range(count)]
         generators = {row: self._generator(slot) for row, slot in enumerate(owners)}

@@ -150,6 +150,12 @@ class TokenEpisodeBuilder:
         if not valid:
             self._last_invalid = len(self.bounds) - 2
 
+    def close_action(self, ids: np.ndarray) -> None:
+        """Tokens that end the last action and were not sampled: no context begins with them."""
+        self._ids.append(ids)
+        self._logprobs.append(np.zeros(len(ids)))
+        self.bounds[-1] += len(ids)
+
     def context_start(self, action_tokens: int = 0) -> int:
         """First token of the context of an action (of so many tokens, if known) that comes now."""
         return self.rule.start(self.bounds, len(self.bounds) - 1, self._last_invalid, action_tokens)

@@ -91,16 +91,16 @@ def make_values(config: QConfig, language_model: LanguageModel, *, heads: int, v
         trunk = language_model.fresh_trunk()
     else:
         trunk = copy_learnt(language_model.trunk)
-    width = language_model.model.config.hidden_size
+    width = language_model.width
     q = q_heads(language_model, heads, config.initial_value, config.tie_heads)
     return ValueHeads(trunk, q, ValueHead(width, config.initial_value) if v else None)
 
 
 def q_heads(language_model: LanguageModel, count: int, initial: float, tie: bool) -> list[QHead]:
     """So many Q heads over the language model's vocabulary, tied to its token embedding where `tie`."""
-    config = language_model.model.config
+    vocab = language_model.model.config.vocab_size
     tied = language_model.model.get_output_embeddings().weight if tie else None
-    return [QHead(config.hidden_size, config.vocab_size, initial, tied) for _ in range(count)]
+    return [QHead(language_model.width, vocab, initial, tied) for _ in range(count)]
 
 
 def regress_q(

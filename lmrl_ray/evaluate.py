@@ -66,6 +66,9 @@ class Evaluation:
 def requests_for(spec: TaskSpec, episodes: int, seed: int, env: Mapping[str, Any]) -> list[EpisodeRequest]:
     """The episodes of an evaluation: the task's fixed tasks in turn, or tasks drawn by seed.
 
+    Fewer episodes than tasks are spread over them, since lists of tasks are often sorted: they are some of
+    those of a longer evaluation, with its indices.
+
     Simulators made with other arguments may have other tasks: of held-out cities those that are there are
     walked through, of another maze all.
     """
@@ -75,10 +78,10 @@ def requests_for(spec: TaskSpec, episodes: int, seed: int, env: Mapping[str, Any
         there = simulator.split_tasks or range(simulator.num_tasks)
         another_world = not env.keys().isdisjoint(spec.world_arguments)
         tasks = there if another_world else tuple(t for t in tasks if t in there)
-    return [
-        EpisodeRequest(i, evaluation_seed(seed, i), None if tasks is None else tasks[i % len(tasks)])
-        for i in range(episodes)
-    ]
+    if tasks is None:
+        return [EpisodeRequest(i, evaluation_seed(seed, i)) for i in range(episodes)]
+    indices = [i * max(len(tasks), episodes) // episodes for i in range(episodes)]
+    return [EpisodeRequest(i, evaluation_seed(seed, i), tasks[i % len(tasks)]) for i in indices]
 
 
 def episodes_of(spec: TaskSpec, protocol: Protocol, episodes: int | None) -> int:

@@ -105,7 +105,7 @@ class RolloutSource:
         self._algorithm, self._config = algorithm, config
         self._rollouts, self._setting, self._group = rollouts, setting, group
         self._save_policy, self._demonstrations = save_policy, demonstrations
-        self._portion = max(1, batch_episodes // world_size)
+        self._batch_episodes = batch_episodes
         self._seed, self._rank, self._world_size = seed, rank, world_size
         self._portions: deque[list[TokenEpisode]] = deque()
         self._ahead: deque[Future[list[PlayedEpisode]]] = deque()
@@ -171,8 +171,9 @@ class RolloutSource:
             raise CancelledError
 
     def _deal(self, episodes: list[TokenEpisode]) -> None:
-        """Portions of whole episodes in a new order each epoch; every worker has equally many portions."""
-        count = max(1, self._group.max(-(-len(episodes) // self._portion)))
+        """Portions of whole episodes in a new order each epoch, as many on every worker as on one alone."""
+        total = int(self._group.sum(torch.tensor(len(episodes))))
+        count = max(1, -(-total // self._batch_episodes))
         for _ in range(self._config.epochs):
             order = torch.randperm(len(episodes)).tolist()
             for part in np.array_split(np.asarray(order, dtype=int), count):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmrl_ray.journal import read
 from lmrl_ray.report.comparison import Cell, bootstrap
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Curve = tuple[np.ndarray, np.ndarray]
 """Steps [K] and returns [seeds, K]."""
@@ -23,7 +27,8 @@ def draw_curves(cells: Sequence[Cell], folder: Path) -> list[Path]:
         found = {p: c for p, c in curves.items() if c is not None}
         if found:
             folder.mkdir(parents=True, exist_ok=True)
-            drawn.append(_draw(task, found, folder / f"{task}.png"))
+            drawn.append(folder / f"{task}.png")
+            figure_of(task, found).savefig(drawn[-1])
     return drawn
 
 
@@ -39,7 +44,8 @@ def _curve(cells: Sequence[Cell]) -> Curve | None:
     return np.array(steps), np.array([[r[s] for s in steps] for r in runs])
 
 
-def _draw(task: str, curves: dict[str, Curve], path: Path) -> Path:
+def figure_of(task: str, curves: dict[str, Curve]) -> Figure:
+    """A line for each policy, through the means, and a band: their 95 % bootstrap interval over the seeds."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -50,5 +56,4 @@ def _draw(task: str, curves: dict[str, Curve], path: Path) -> Path:
         axes.fill_between(steps, ends[:, 0], ends[:, 1], alpha=0.2, color=line.get_color())
     axes.set(title=task, xlabel="optimiser steps", ylabel="raw return")
     axes.legend()
-    figure.savefig(path)
-    return path
+    return figure

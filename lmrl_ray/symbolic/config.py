@@ -98,5 +98,8 @@ def _usable(values: Mapping[str, Any], where: str) -> SymbolicConfig:
     config = validate(SymbolicConfig, rest, where, "").model_copy(update={"algorithm": algorithm})
     if config.algo == "rllib-dqn" and (config.data or config.data_episodes):
         raise ConfigError(f"{where}: data: rllib-dqn plays the maze itself; tabular-q learns from a data set")
+    unknown = sorted(set(config.env) - {"layout", "goal"})
+    if unknown:
+        raise ConfigError(f"{where}: env.{unknown[0]}: {TASK} has layout and goal alone")
     check_simulator(TEXT_TASK, config.env, f"{where}: env")
     return config

@@ -5,11 +5,23 @@ import json
 import pytest
 import torch
 from support import tiny_language_model
-from transformers import BertGenerationConfig, BertGenerationDecoder, BioGptConfig, BioGptForCausalLM
+from transformers import (
+    BertGenerationConfig,
+    BertGenerationDecoder,
+    BioGptConfig,
+    BioGptForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from algos import models
+from algos.base import get_algorithm
+from algos.batch import empty_batch
 from algos.codec import TokenizerError
 from algos.models import ModelError
+from algos.policy import load_policy
 
 TEXTS = ("move left\n", "There is a wall above you.\n")
 IDS = torch.tensor([[5, 6, 7, 8]])
@@ -95,6 +107,35 @@ def test_a_model_that_sees_later_tokens_is_refused(tmp_path):
     save_as(tmp_path, BertGenerationDecoder(config))
     with pytest.raises(ModelError, match="BertGenerationDecoder is not causal"):
         models.load(tmp_path)
+
+
+def test_a_model_that_cannot_be_read_in_pieces_is_refused(tmp_path):
+    config = FalconConfig(
+        vocab_size=300, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, alibi=True
+    )
+    save_as(tmp_path, FalconForCausalLM(config))
+    with pytest.raises(ModelError, match="FalconForCausalLM cannot read a text in pieces"):
+        models.load(tmp_path)
+
+
+@pytest.mark.parametrize("algo", ["ilql", "mc", "cql", "ppo", "archer", "offline-archer"])
+def test_values_of_a_model_whose_states_are_narrower_at_the_end(tmp_path, algo):
+    """As those of OPT with 350 M parameters are."""
+    config = OPTConfig(
+        vocab_size=300,
+        hidden_size=16,
+        word_embed_proj_dim=8,
+        ffn_dim=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    save_as(tmp_path, OPTForCausalLM(config))
+    kind = get_algorithm(algo)
+    algorithm = kind(kind.Config(), models.load(tmp_path))
+    assert algorithm(empty_batch().normalized_by(1)).value.item() == 0
+    algorithm.policy().save(tmp_path / "saved")
+    assert load_policy(tmp_path / "saved").max_tokens == 64
 
 
 def save_as(folder, model):

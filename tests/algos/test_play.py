@@ -147,7 +147,8 @@ def played_alone(spec, env, who, request, decoding):
         text += "\n" * cut
         observation, reward, terminated, truncated, info = env.step(text)
         builder.add_action(np.asarray(ids), np.asarray(logprobs), reward, info["valid"])
-        builder.add_observation(np.concatenate([codec.newline[: int(cut)], codec.encode(observation)]))
+        builder.close_action(codec.newline[: int(cut)])
+        builder.add_observation(codec.encode(observation))
         texts += [text, observation]
         over = terminated or truncated
     return texts, builder.build(terminated)
@@ -299,6 +300,16 @@ def test_stored_log_probs_are_those_of_a_forward_pass_over_the_packed_episode(de
             logp = policy().log_probs([states], Decoding(**decoding))
             recomputed = logp.gather(1, batch.action_tok[:, None]).squeeze(1)
             torch.testing.assert_close(batch.logprob, recomputed, atol=1e-4, rtol=1e-4)
+
+
+def test_a_context_begins_with_its_observation_also_after_an_action_that_was_cut():
+    codec = policy().codec
+    found = played(replace(CHATTER, window=1)).values()
+    assert any(e.cut_actions for e in found)
+    for episode in found:
+        tokens, said = episode.tokens, [s.text for s in episode.episode.segments if not s.is_action]
+        prompts = [tokens.ids[c:a] for c, (a, _) in zip(tokens.context, tokens.actions, strict=False)]
+        assert [codec.decode(ids) for ids in prompts] == said[: len(prompts)]
 
 
 def test_cut_actions_get_their_newline_and_are_counted():

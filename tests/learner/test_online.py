@@ -1,11 +1,14 @@
 """Online algorithms on the one training loop: rounds of rollouts, what is logged of them, resuming."""
 
 import time
+from itertools import chain
 from threading import Event
 
 import pytest
+import torch
 from small_runs import STEPS, TASK, config_of, job_of, learn_here
 
+from algos.base import WorkerGroup
 from algos.play import PlayedEpisode, context_rule
 from algos.policy import load_policy
 from algos.ppo import PPO
@@ -13,12 +16,12 @@ from algos.tokens import encode_episode
 from envs.registry import get_task
 from lmrl_ray import learner
 from lmrl_ray.checkpoint import latest, read_manifest
-from lmrl_ray.config import ConfigError, OnlineConfig
+from lmrl_ray.config import ConfigError, OnlineConfig, ResourcesConfig
 from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.engine import TorchEngine
 from lmrl_ray.journal import JournalReader
 from lmrl_ray.learner import LocalContext
-from lmrl_ray.rollout import Rollouts
+from lmrl_ray.rollout import LocalRollouts, Rollouts
 from lmrl_ray.source import RolloutSource
 
 ONLINE = {"online": {"episodes": 6, "epochs": 2}, "training": {"batch_episodes": 3}}
@@ -204,6 +207,26 @@ def test_rounds_ahead_without_actors_are_refused(material):
         config_of(material, "ppo", online={"max_staleness": 1})
 
 
+@pytest.mark.parametrize(("episodes", "batch"), [(128, 64), (128, 32), (8, 8), (9, 8)])
+@pytest.mark.parametrize("workers", [1, 2, 3, 5, 8])
+def test_a_round_has_as_many_steps_on_any_number_of_workers(episodes, batch, workers):
+    shares = [list(range(rank, episodes, workers)) for rank in range(workers)]
+    group = WorkerGroup(sum=lambda mine: torch.tensor(sum(map(len, shares))))
+    for rank, share in enumerate(shares):
+        source = source_of(LocalRollouts(ResourcesConfig()), batch, group, rank, workers)
+        source._deal(share)
+        assert len(source._portions) == -(-episodes // batch)
+        assert sorted(chain.from_iterable(source._portions)) == share
+        source.close()
+
+
+def source_of(rollouts, batch_episodes, group=None, rank=0, workers=1):
+    nothing = {"save_policy": lambda _: None, "demonstrations": None, "batch_episodes": batch_episodes}
+    return RolloutSource(
+        None, OnlineConfig(epochs=1), rollouts, None, group, **nothing, seed=0, rank=rank, world_size=workers
+    )
+
+
 def test_nobody_waits_for_the_rest_of_a_round_when_the_training_is_over():
     class Slow:
         groups = 0
@@ -223,10 +246,7 @@ def test_nobody_waits_for_the_rest_of_a_round_when_the_training_is_over():
             self.closed_after = self.groups
 
     rollouts = Slow()
-    nothing = {"save_policy": lambda _: None, "demonstrations": None, "batch_episodes": 1}
-    source = RolloutSource(
-        None, OnlineConfig(), rollouts, None, None, **nothing, seed=0, rank=0, world_size=1
-    )
+    source = source_of(rollouts, batch_episodes=1)
     source._ask(0)
     rollouts.begun.wait()
     source.close()

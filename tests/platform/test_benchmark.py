@@ -24,6 +24,7 @@ from lmrl_ray.report.comparison import (
     probability_of_improvement,
     summarize,
 )
+from lmrl_ray.report.curves import figure_of
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config
 from lmrl_ray.train import Hooks, alone
@@ -43,6 +44,15 @@ def test_a_row_is_the_mean_over_seeds_with_the_paper_beside_it():
     assert row.ci95 == (-83.0, -73.0)
     assert row.normalized_score == pytest.approx(50 + 50 * 5 / (83 - 6.84), abs=0.01)
     assert row.paper_normalized == 58.2
+
+
+def test_a_curve_goes_through_the_means_in_a_band_that_is_their_interval():
+    steps, returns = np.array([10, 20]), np.array([[-9.0, -3.0], [-7.0, -3.0], [-5.0, -3.0]])
+    (axes,) = figure_of("maze-fo", {"ilql": (steps, returns)}).axes
+    assert axes.lines[0].get_xydata().tolist() == [[10, -7], [20, -3]]
+    band = axes.collections[0].get_paths()[0].vertices
+    assert sorted({(x, y) for x, y in band.tolist()}) == [(10, -9), (10, -5), (20, -3)]
+    assert axes.get_legend().get_texts()[0].get_text() == "ilql (3 seeds)"
 
 
 def test_policies_that_are_as_good_as_the_best_are_all_bold_and_a_script_never_is():

@@ -121,6 +121,16 @@ def test_an_evaluation_walks_through_the_fixed_tasks_in_turn(toy):
     assert len({r.seed for r in requests}) == 12
 
 
+@pytest.mark.parametrize("task", ["twenty-questions", "guess-my-city"])
+def test_a_short_evaluation_is_spread_over_all_tasks(task):
+    """They are sorted, by kind and by continent."""
+    spec = get_task(task)
+    some, all_of_them = (requests_for(spec, n, 3, {}) for n in (25, len(spec.eval_tasks)))
+    assert set(some) < set(all_of_them)
+    gaps = np.diff([r.task_id for r in some])
+    assert gaps.max() - gaps.min() <= 1
+
+
 def test_no_game_of_the_data_set_scores_what_was_learnt_from_it(toy):
     data = {episode_seed(3, i) for i in range(1000)}
     assert not data & {r.seed for r in requests_for(get_task("toy"), 1000, 3, {})}

@@ -166,6 +166,10 @@ def test_another_map_is_learnt_from_its_own_data(lmrl, out):
         (("rllib-dqn", "maze-symbolic", "--data", "x.parquet"), "rllib-dqn plays the maze itself"),
         (("tabular-q", "maze-symbolic", "--data", "x.parquet"), "there is no such file"),
         (("tabular-q", "maze-symbolic", "--set", "env.layout=nowhere"), "layout"),
+        (
+            ("tabular-q", "maze-symbolic", "--set", "env.observe=partial"),
+            "env.observe: maze-symbolic has layout",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_one_clear_line_and_leaves_nothing(lmrl, out, command, message):
