@@ -103,23 +103,37 @@ class TokenEpisode:
 
 
 def encode_episode(episode: Episode, codec: TextCodec, rule: ContextRule) -> TokenEpisode:
-    """Tokenise an episode segment by segment.
-
-    Raises ValueError for an action without tokens, and for a reward that would not be learnt from.
-    """
+    """Tokenise an episode segment by segment. ValueError where `check_episode` has one."""
+    check_episode(episode)
     pieces = [codec.encode(s.text) for s in episode.segments]
     builder = TokenEpisodeBuilder(rule)
-    for number, (segment, ids) in enumerate(zip(episode.segments, pieces, strict=True)):
+    for segment, ids in zip(episode.segments, pieces, strict=True):
         if segment.is_action:
             builder.add_action(ids, np.zeros(len(ids)), segment.reward, segment.valid)
-        elif segment.reward != 0:
-            raise ValueError(
-                f"segment {number} of an episode of {episode.task} is an observation with a reward of "
-                f"{segment.reward}; a reward belongs to the action that earned it"
-            )
         else:
             builder.add_observation(ids)
     return builder.build(episode.terminated, episode.success)
+
+
+def check_episode(episode: Episode) -> None:
+    """ValueError for an episode that cannot be learnt from as it is played.
+
+    It begins with an observation; an action is one line, with its newline; an observation has no reward.
+    """
+    for number, segment in enumerate(episode.segments):
+        where = f"segment {number} of an episode of {episode.task}"
+        if not segment.is_action and segment.reward != 0:
+            raise ValueError(
+                f"{where} is an observation with a reward of {segment.reward}; a reward belongs to the "
+                f"action that earned it"
+            )
+        if segment.is_action and not number:
+            raise ValueError(f"{where} is an action; an episode begins with an observation")
+        if segment.is_action and (not segment.text.endswith("\n") or "\n" in segment.text[:-1]):
+            raise ValueError(
+                f"{where} is the action {segment.text[:80]!r}; an action is one line that ends in a newline, "
+                f"by which a player ends it, too"
+            )
 
 
 class TokenEpisodeBuilder:

@@ -68,6 +68,9 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     split_tasks: Sequence[int] | None = None
     """Task ids of the split (train, held-out) that it was made for and draws from; None where it has all."""
 
+    horizon: int | None = None
+    """Most actions in one episode, where the TaskSpec's holds: it is made with the default arguments."""
+
     simulator: str = "rule"
     """What answers: rule, kb (a knowledge base), engine, lm (a language model) or api (one behind an
     endpoint). Stands in every record."""
@@ -107,8 +110,9 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Play one action. Returns (new text, reward, terminated, truncated, info).
 
-        `info` has the keys `success, valid, turn, task_id`. RuntimeError when no episode runs. A step that
-        raises ends the episode. ValueError for a reward that is not finite.
+        `info` has the keys `success, valid, turn, task_id`. A step that raises ends the episode.
+        RuntimeError when no episode runs, or one goes on after the task's horizon, ValueError for a reward
+        that is not finite.
         """
         if not self._running:
             raise RuntimeError("no episode is running: call reset() before step()")
@@ -119,7 +123,13 @@ class TextEnv(gymnasium.Env[str, str], ABC):
             raise ValueError(
                 f"{type(self).__name__}: the reward of {action!r} is {reward}, not a finite float"
             )
-        self._running = not (terminated or truncated)
+        goes_on = not (terminated or truncated)
+        if goes_on and self.horizon is not None and self._turn >= self.horizon:
+            raise RuntimeError(
+                f"{type(self).__name__}: the episode goes on after {self.horizon} actions, the horizon in "
+                f"its TaskSpec; end it there (truncated=True), or give the spec a longer one"
+            )
+        self._running = goes_on
         return observation, reward, terminated, truncated, self._info(success, valid)
 
     def get_state(self) -> State:

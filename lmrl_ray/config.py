@@ -314,10 +314,22 @@ def _vllm_refused(config: RunConfig) -> str | None:
     return refused_by_vllm(config.decoding) or rounds
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Of two sections of one name the first would be dropped."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := next((k for k, key in zip(keys, node.value, strict=True) if keys.count(k) > 1), None):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {twice!r} is there twice", node.start_mark
+            )
+        return dict(super().construct_mapping(node, deep))
+
+
 def load_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises ConfigError naming the file."""
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.load(path.read_text(), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file") from None
     except OSError as error:

@@ -25,8 +25,9 @@ from algos.base import Algorithm, Prepared, WorkerGroup
 from algos.codec import TextCodec
 from algos.play import EpisodeRequest, PlayedEpisode
 from algos.tokens import ContextRule, TokenEpisode, encode_episode
+from envs.core import Episode
 from lmrl_ray.config import OnlineConfig
-from lmrl_ray.data import EpisodeDataset, EpisodeOrder, ShardReader
+from lmrl_ray.data import DataError, EpisodeDataset, EpisodeOrder, ShardReader
 from lmrl_ray.rollout import Rollouts, Setting
 from lmrl_ray.seeding import episode_seed
 
@@ -63,11 +64,17 @@ class DatasetSource:
         self._reader = ShardReader(
             dataset, order, rank=rank, world_size=world_size, batch_size=batch_episodes
         )
-        self._codec, self._rule = codec, rule
+        self._path, self._codec, self._rule = dataset.path, codec, rule
         self._prepare = prepare
 
     def episodes(self, step: int) -> Prepared:
-        return self._prepare([encode_episode(e, self._codec, self._rule) for e in self._reader.batch(step)])
+        return self._prepare([self._encoded(e) for e in self._reader.batch(step)])
+
+    def _encoded(self, episode: Episode) -> TokenEpisode:
+        try:
+            return encode_episode(episode, self._codec, self._rule)
+        except ValueError as error:
+            raise DataError(f"{self._path}: {error}") from error
 
     def after_step(self, metrics: dict[str, float]) -> None:
         return

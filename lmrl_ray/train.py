@@ -28,10 +28,12 @@ import yaml
 
 from algos import models
 from algos.base import get_algorithm
+from algos.tokens import check_episode
 from envs.registry import get_task
 from lmrl_ray import checkpoint, data, mlflow_store, scaling
 from lmrl_ray.config import ConfigError, ModelConfig, RunConfig, load_yaml, merge, parse
 from lmrl_ray.data import EpisodeDataset
+from lmrl_ray.data.schema import ROW_GROUP_SIZE, DataError
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
 from lmrl_ray.journal import Entry, JournalReader
 from lmrl_ray.learner import LearnerJob, LocalContext, learn
@@ -314,6 +316,7 @@ def task_dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDatas
         dataset = EpisodeDataset(config.data, require_nonempty=True)
         if dataset.task != config.task:
             raise ConfigError(f"data: {config.data} holds episodes of {dataset.task}, not of {config.task}")
+        _check_first(dataset)
         return dataset
     spec = get_task(config.task)
     episodes = config.data_episodes or spec.data_episodes
@@ -326,6 +329,16 @@ def task_dataset(config: RunConfig, out: Path, display: Display) -> EpisodeDatas
         return data.build(
             config.task, episodes, config.seed, path, env_kwargs=dict(config.env), progress=bar.reach
         )
+
+
+def _check_first(dataset: EpisodeDataset) -> None:
+    """What somebody else wrote is looked at before a run is made of it; the rest is when its turn comes."""
+    for number, episode in enumerate(islice(dataset, ROW_GROUP_SIZE)):
+        try:
+            if episode.error is None:
+                check_episode(episode)
+        except ValueError as error:
+            raise DataError(f"{dataset.path}: episode {number}: {error}") from error
 
 
 def _with_start(config: RunConfig, out: Path) -> tuple[RunConfig, Path | None]:
@@ -362,7 +375,7 @@ def _start(config: RunConfig, folder: Path, out: Path, dataset: EpisodeDataset, 
     name = config.model.name
     if name not in models.PRESETS:
         models.check(name)
-        return name
+        return str(Path(name).resolve()) if Path(name).is_dir() else name  # resumed from anywhere
     texts = (s.text for e in islice(dataset, _TOKENIZER_EPISODES) for s in e.segments)
     target = folder / "start"
     models.create(name, texts, config.seed).save(target / "policy")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from envs.registry import ANSWERS, get_task
 from lmrl_ray.data.reader import EpisodeDataset
 from lmrl_ray.data.schema import DataError
 from lmrl_ray.simulators import located
@@ -16,10 +18,16 @@ from lmrl_ray.simulators import located
 def own_path(out: Path, task: str, episodes: int, seed: int, env: Mapping[str, Any]) -> Path:
     """The file of the data set that these arguments determine, below `out`."""
     name = f"{task}-{episodes}-s{seed}"
-    if env:
-        arguments = json.dumps(env, sort_keys=True).encode()
-        name += f"-{hashlib.sha256(arguments).hexdigest()[:8]}"
+    if what := (json.dumps(env, sort_keys=True).encode() if env else b"") + _own_code(task):
+        name += f"-{hashlib.sha256(what).hexdigest()[:8]}"
     return out / "data" / f"{name}.parquet"
+
+
+def _own_code(task: str) -> bytes:
+    """The file of a task of the user's own: other rules make other data."""
+    module = get_task(task.removesuffix(ANSWERS)).entry.partition(":")[0]
+    file = None if module.startswith("envs.") else import_module(module).__file__
+    return Path(file).read_bytes() if file else b""
 
 
 def check_own(dataset: EpisodeDataset, task: str, episodes: int, seed: int, env: Mapping[str, Any]) -> None:

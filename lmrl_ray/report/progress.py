@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-_SHOWN = ("loss", "q/mean", "v/mean", "eval/normalized_score", "seconds_per_step")
+_SHOWN = ("loss", "q/mean", "v/mean", "rollout/return", "eval/normalized_score", "seconds_per_step")
 _PLAIN_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
 

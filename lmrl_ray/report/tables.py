@@ -38,6 +38,13 @@ def print_scores(spec: TaskSpec, scores: Sequence[Score], paper: Sequence[str] =
     console = Console()
     if published:
         console.print(PAPER_NOTE, style="dim")
+    for s in scores:
+        if max(s.invalid_rate, s.cut_rate) > 0.05:
+            console.print(
+                f"{s.policy}: {s.invalid_rate:.0%} of its actions were not understood, {s.cut_rate:.0%} were "
+                f"cut at {spec.max_action_tokens} tokens",
+                style="bold",
+            )
     failed = sum(s.failed for s in scores)
     if failed:
         console.print(f"{failed} episodes failed in their simulator and are in no figure", style="bold")

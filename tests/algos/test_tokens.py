@@ -149,9 +149,21 @@ def test_an_episode_that_begins_with_an_action_is_an_error():
         built([(2, True, 0, True)])
 
 
+@pytest.mark.parametrize("text", ["", "left", "left\nright\n", "\nleft"])
+def test_an_action_that_is_not_one_line_is_an_error(text):
+    """Nobody would learn to end it, or it would be played as another."""
+    with pytest.raises(ValueError, match=r"segment 1 of an episode of .* is the action .* one line"):
+        encode_episode(episode_of(("Go:\n", False), (text, True, 0.0)), BYTES, ALL)
+
+
 def test_an_action_without_tokens_is_an_error():
     with pytest.raises(ValueError, match="no tokens"):
-        encode_episode(episode_of(("Go:\n", False), ("", True, 0.0)), BYTES, ALL)
+        built([(2, False, 0, True), (0, True, 0, True)])
+
+
+def test_an_episode_that_is_read_begins_with_an_observation():
+    with pytest.raises(ValueError, match=r"segment 0 of an episode of .* begins with an observation"):
+        encode_episode(episode_of(("left\n", True, 0.0), ("Go:\n", False)), BYTES, ALL)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,13 +53,20 @@ def test_a_build_is_determined_by_its_arguments(tmp_path, count_up):
 
 
 def test_the_data_of_a_task_have_a_file_for_each_size_seed_and_environment(tmp_path):
-    plain = own_path(tmp_path, TASK, 5, 0, {})
-    assert plain == tmp_path / "data" / f"{TASK}-5-s0.parquet"
-    envs = [{"target": 9}, {"target": 8}, {"target": 9, "explode": False}]
-    assert len({plain, *(own_path(tmp_path, TASK, 5, 0, env) for env in envs)}) == 4
-    assert own_path(tmp_path, TASK, 5, 0, {"explode": False, "target": 9}) == own_path(
-        tmp_path, TASK, 5, 0, envs[2]
-    )
+    plain = own_path(tmp_path, "chess", 5, 0, {})
+    assert plain == tmp_path / "data" / "chess-5-s0.parquet"
+    envs = [{"elo": 9}, {"elo": 8}, {"elo": 9, "nodes": 5}]
+    assert len({plain, *(own_path(tmp_path, "chess", 5, 0, env) for env in envs)}) == 4
+    other_order = {"nodes": 5, "elo": 9}
+    assert own_path(tmp_path, "chess", 5, 0, other_order) == own_path(tmp_path, "chess", 5, 0, envs[2])
+
+
+def test_a_task_of_one_s_own_has_other_data_when_its_rules_are_edited(tmp_path, count_up, monkeypatch):
+    before = own_path(tmp_path, count_up, 5, 0, {})
+    edited = tmp_path / "edited.py"
+    edited.write_text(Path(sys.modules["episode_samples"].__file__).read_text() + "\nREWARD = -7\n")
+    monkeypatch.setattr(sys.modules["episode_samples"], "__file__", str(edited))
+    assert own_path(tmp_path, count_up, 5, 0, {}) != before
 
 
 def test_data_that_were_built_with_other_arguments_are_noticed(tmp_path, count_up):

@@ -232,6 +232,20 @@ class NeverEnds(Sound):
         return super()._step(action)._replace(truncated=False)
 
 
+def test_an_episode_that_goes_on_is_stopped_at_the_horizon_unless_arguments_may_have_moved_it():
+    env = spec_of(NeverEnds).make()
+    env.reset(seed=0)
+    for _ in range(4):
+        env.step("fig\n")
+    with pytest.raises(RuntimeError, match="NeverEnds: the episode goes on after 5 actions"):
+        env.step("fig\n")
+    with pytest.raises(RuntimeError, match="no episode is running"):
+        env.step("fig\n")
+    text_nav = get_task("text-nav-fo").make(horizon=20)
+    text_nav.reset(seed=0)
+    assert [text_nav.step("wait\n")[3] for _ in range(20)] == [False] * 19 + [True]
+
+
 class PlaysBeforeReset(Sound):
     def step(self, action):
         if not self._running and not self._turn:

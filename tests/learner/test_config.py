@@ -169,7 +169,12 @@ def test_simulator_arguments_are_tried_before_anything_is_made():
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("a: [1", "is not YAML"), ("- a\n- b\n", "holds a list"), ("just words", "holds a str")],
+    [
+        ("a: [1", "is not YAML"),
+        ("- a\n- b\n", "holds a list"),
+        ("just words", "holds a str"),
+        ("training: {steps: 5}\nmodel: {}\ntraining: {save_every: 2}\n", "key 'training' is there twice"),
+    ],
 )
 def test_a_file_that_is_no_mapping_is_named(tmp_path, content, said):
     file = tmp_path / "run.yaml"

@@ -10,11 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 from safetensors.numpy import load_file
+from support import episode_of
 
 from lmrl_ray import checkpoint
 from lmrl_ray import learner as learner_module
 from lmrl_ray.config import ConfigError
-from lmrl_ray.data import DataError, EpisodeDataset, EpisodeWriter, build
+from lmrl_ray.data import DataError, EpisodeDataset, EpisodeWriter, build, own_path
 from lmrl_ray.learner import DivergedError
 from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.report.progress import Display
@@ -190,7 +191,7 @@ def test_the_tasks_own_data_are_built_once_for_each_seed_and_simulator(config, o
     train(config(**over, env={"log": str(out / "log")}), out, hooks, "d")
     names = sorted(p.name for p in (out / "data").iterdir())
     assert len(names) == 3
-    assert {"toy-12-s0.parquet", "toy-12-s1.parquet"} <= set(names)
+    assert {own_path(out, "toy", 12, seed, {}).name for seed in (0, 1)} <= set(names)
     assert len(EpisodeDataset(json.loads((first.folder / "run.json").read_text())["data"])) == 12
 
 
@@ -218,6 +219,24 @@ def test_a_run_that_cannot_begin_leaves_nothing(config, out, hooks, over, error)
     there = sorted(p.name for p in out.iterdir())
     with pytest.raises(ValueError, match=error):
         train(config(**over), out, hooks)
+    assert sorted(p.name for p in out.iterdir()) == there
+
+
+def test_a_model_in_a_folder_is_found_again_from_anywhere(config, out, hooks, toy_policy, monkeypatch):
+    monkeypatch.chdir(toy_policy.parent)
+    run = train(config(init=None, model={"name": toy_policy.name}, training={"steps": 1}), out, hooks)
+    assert json.loads((run.folder / "run.json").read_text())["start"] == str(toy_policy)
+
+
+def test_no_run_begins_on_data_that_could_not_be_learnt_from(config, out, hooks, tmp_path):
+    """A player ends each action with a newline; who never saw one goes on until it is cut."""
+    good, bad = (episode_of(("?\n", False), (text, True, -1.0), task="toy") for text in ("ant\n", "ant"))
+    with EpisodeWriter(tmp_path / "mine.parquet", "toy") as writer:
+        writer.write(good)
+        writer.write(bad)
+    there = sorted(p.name for p in out.iterdir())
+    with pytest.raises(DataError, match=r"mine\.parquet: episode 1: segment 1 .* is the action 'ant'"):
+        train(config(data=str(tmp_path / "mine.parquet")), out, hooks)
     assert sorted(p.name for p in out.iterdir()) == there
 
 
@@ -320,6 +339,6 @@ def test_the_seconds_of_a_step_count_the_steps_since_the_last_line(config, out, 
 
 def test_a_run_does_not_take_another_environments_data_for_its_own(config, out, hooks):
     own = {"init": None, "data": None, "data_episodes": 5}
-    build("toy", 5, 0, out / "data" / "toy-5-s0.parquet", env_kwargs={"raises_in": [1000]})
+    build("toy", 5, 0, own_path(out, "toy", 5, 0, {}), env_kwargs={"raises_in": [1000]})
     with pytest.raises(DataError, match=r"holds other data than its name says .*env_kwargs"):
         train(config(**own), out, hooks)
