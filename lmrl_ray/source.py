@@ -194,9 +194,20 @@ class RolloutSource:
             len(played) - len(whole),
             sum(p.episode.total_return for p in whole),
             sum(p.episode.success for p in whole),
-            sum(s.is_action for p in whole for s in p.episode.segments),
+            sum(p.episode.truncated for p in whole),
+            sum(p.episode.length for p in whole),
+            sum(not s.valid for p in whole for s in p.episode.segments if s.is_action),
+            sum(p.cut_actions for p in whole),
         ]
         total = self._group.sum(torch.tensor(sums, dtype=torch.float64)).tolist()
-        names = ("rollout/return", "rollout/success_rate", "rollout/length")
-        means = {name: value / max(total[0], 1.0) for name, value in zip(names, total[2:], strict=True)}
-        return {**means, "rollout/episodes": total[0], "rollout/failed": total[1]}
+        episodes, failed, earned, successes, truncated, actions, invalid, cut = total
+        return {
+            "rollout/return": earned / max(episodes, 1.0),
+            "rollout/success_rate": successes / max(episodes, 1.0),
+            "rollout/truncated_rate": truncated / max(episodes, 1.0),
+            "rollout/length": actions / max(episodes, 1.0),
+            "rollout/invalid_rate": invalid / max(actions, 1.0),
+            "rollout/cut_rate": cut / max(actions, 1.0),
+            "rollout/episodes": episodes,
+            "rollout/failed": failed,
+        }

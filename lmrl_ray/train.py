@@ -82,7 +82,7 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
     scaling.check_machine(config)
     config, given = _with_start(config, out)
     folder = new_folder(out, name or f"{config.task}-{config.algo}-s{config.seed}")
-    with alone(folder):
+    with alone(folder), _resumable(folder):
         try:
             files, tracker = _set_up(config, given, folder, out, hooks)
         except Exception:
@@ -123,7 +123,7 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
         config = parse(merge(config.dump(), overrides), str(folder / "config.yaml"))
     check_endpoint(config.env, folder)
     scaling.check_machine(config)
-    with alone(folder):
+    with alone(folder), _resumable(folder):
         files = run_files(folder)
         if files is None:
             config, given = _with_start(config, out)
@@ -137,6 +137,16 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
                 f"{folder.name}: all {steps} steps are done; it is evaluated again, not trained"
             )
         return _see_through(config, folder, files, tracker, hooks)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    """Whoever interrupts it is told its name (`lmrl_ray.cli`)."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        stopped.add_note(f"continue with --resume {folder.name}")
+        raise
 
 
 def remove_unbegun(folder: Path) -> None:

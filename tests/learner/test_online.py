@@ -1,12 +1,14 @@
 """Online algorithms on the one training loop: rounds of rollouts, what is logged of them, resuming."""
 
 import time
+from dataclasses import replace
 from itertools import chain
 from threading import Event
 
 import pytest
 import torch
 from small_runs import STEPS, TASK, config_of, job_of, learn_here
+from support import episode_of
 
 from algos.base import WorkerGroup
 from algos.play import PlayedEpisode, context_rule
@@ -218,6 +220,30 @@ def test_a_round_has_as_many_steps_on_any_number_of_workers(episodes, batch, wor
         assert len(source._portions) == -(-episodes // batch)
         assert sorted(chain.from_iterable(source._portions)) == share
         source.close()
+
+
+def test_a_round_tells_how_its_episodes_went():
+    said, good, bad = ("?\n", False), ("left\n", True, -1.0), ("up\n", True, -4.0)
+    cut_off = episode_of(said, good, said, bad, said, terminated=False)
+    segments = tuple(replace(s, valid=s.text != "up\n") for s in cut_off.segments)
+    episodes = (
+        replace(cut_off, segments=segments),
+        episode_of(said, good),
+        episode_of(said, error="fell over"),
+    )
+    source = source_of(LocalRollouts(ResourcesConfig()), 1, WorkerGroup())
+    found = source._statistics([PlayedEpisode(i, e, None, int(i == 0)) for i, e in enumerate(episodes)])
+    source.close()
+    assert found == {
+        "rollout/return": -3.0,
+        "rollout/success_rate": 0.5,
+        "rollout/truncated_rate": 0.5,
+        "rollout/length": 1.5,
+        "rollout/invalid_rate": pytest.approx(1 / 3),
+        "rollout/cut_rate": pytest.approx(1 / 3),
+        "rollout/episodes": 2.0,
+        "rollout/failed": 1.0,
+    }
 
 
 def source_of(rollouts, batch_episodes, group=None, rank=0, workers=1):

@@ -496,7 +496,7 @@ def test_a_run_in_a_process_of_its_own_can_be_interrupted_and_resumed(started, q
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130
-    assert said.splitlines()[-1] == "interrupted; continue with --resume"
+    assert said.splitlines()[-1] == "interrupted; continue with --resume run"
     assert "Traceback" not in said
     config = (out / "run" / "config.yaml").read_text()
     (out / "run" / "config.yaml").write_text(config.replace("steps: 100000", "steps: 3"))
