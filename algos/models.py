@@ -167,7 +167,7 @@ def load(name: str | Path) -> LanguageModel:
             **_dropout_off(config),
         )
     _check_plain_head(model)
-    _check_rows(name, model, tokenizer)
+    _check_rows(name, len(model.get_output_embeddings().weight), tokenizer)
     return LanguageModel(model, TextCodec(tokenizer, model.config.vocab_size))
 
 
@@ -249,12 +249,20 @@ def architecture(name: str | Path) -> Any:
         return AutoModelForCausalLM.from_config(config, **_NO_CODE)
 
 
-def check_tokenizer(name: str | Path) -> None:
-    """TokenizerError or ModelError when the model's tokenizer is not there or cannot be used here."""
+def check_files(name: str | Path) -> None:
+    """TokenizerError or ModelError, without loading any weights, when the model's tokenizer or (in a folder)
+    its weights are not there or cannot be used here."""
     folder = Path(name)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model {str(name)!r} has no *.safetensors, and other weights are pickles, which are not loaded: "
+            f"model.save_pretrained({str(name)!r})"
+        )
     if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
         raise ModelError(f"model {str(name)!r} has no tokenizer: tokenizer.save_pretrained({str(name)!r})")
-    TextCodec(_load_tokenizer(name))
+    tokenizer = _load_tokenizer(name)
+    _check_rows(name, _usable_configuration(name).get_text_config().vocab_size, tokenizer)
+    TextCodec(tokenizer)
 
 
 def _load_tokenizer(name: str | Path) -> Any:
@@ -361,9 +369,9 @@ def _read_in_pieces(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return states
 
 
-def _check_rows(name: str | Path, model: Any, tokenizer: Any) -> None:
+def _check_rows(name: str | Path, rows: int, tokenizer: Any) -> None:
     """The model has a row for every token that is said; special ones it may lack (see `TextCodec`)."""
-    rows, tokens = len(model.get_output_embeddings().weight), len(tokenizer)
+    tokens = len(tokenizer)
     if not special_ids(tokenizer).issuperset(range(rows, tokens)):
         raise ModelError(
             f"model {str(name)!r}: the tokenizer has {tokens} tokens, the model {rows}; call "

@@ -55,13 +55,13 @@ def statistics(path: Path, plugins: list[str]) -> dict[str, Any]:
 
 
 def print_stats(path: Path, found: dict[str, Any]) -> None:
-    """Ours beside the paper's table 1."""
+    """Ours beside the paper's table 1, which a task of one's own is not in."""
     from rich.table import Table
 
     from lmrl_ray.report.printing import print_table
 
     spec = get_task(found["task"])
-    paper: dict[str, float] = {"episodes": spec.data_episodes, **spec.table1}
+    paper = {"episodes": spec.data_episodes, **spec.table1} if spec.table1 else {}
     table = Table(title=f"{path}  ({found['task']})", title_justify="left")
     for column in ("", "this file", "paper, table 1"):
         table.add_column(column, justify="right")

@@ -1,5 +1,6 @@
 """`lmrl config`: a whole configuration in words, which `--config` takes again."""
 
+import json
 import shutil
 
 import pytest
@@ -70,6 +71,11 @@ def test_a_policy_that_nobody_here_has_trained_is_pre_trained(toy_policy, tmp_pa
     assert of_ours.optimizer == resolve_config("ilql", "maze-fo").optimizer
 
 
+def shorten(config):
+    """As if the tokenizer had more tokens than the model."""
+    config.write_text(json.dumps({**json.loads(config.read_text()), "vocab_size": 100}))
+
+
 @pytest.mark.parametrize(
     ("break_it", "said"),
     [
@@ -78,9 +84,11 @@ def test_a_policy_that_nobody_here_has_trained_is_pre_trained(toy_policy, tmp_pa
             "has no tokenizer: tokenizer.save_pre",
         ),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "could not be loaded"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "has no *.safetensors"),
+        (lambda folder: shorten(folder / "config.json"), "call model.resize_token_embeddings"),
     ],
 )
-def test_a_model_whose_tokenizer_cannot_be_used_leaves_no_run(lmrl, toy_policy, toy, out, break_it, said):
+def test_a_model_whose_files_cannot_be_used_leaves_no_run(lmrl, toy_policy, toy, out, break_it, said):
     theirs = shutil.copytree(toy_policy, out / "theirs")
     break_it(theirs)
     answer = lmrl("train", "bc", "toy", "--plugin", toy, "--model", theirs, "--name", "x", "--out", out)
