@@ -68,8 +68,8 @@ class TextEnv(gymnasium.Env[str, str], ABC):
     split_tasks: Sequence[int] | None = None
     """Task ids of the split (train, held-out) that it was made for and draws from; None where it has all."""
 
-    horizon: int | None = None
-    """Most actions in one episode, where the TaskSpec's holds: it is made with the default arguments."""
+    spec_horizon: int | None = None
+    """Most actions in one episode by the TaskSpec, where it was made with the default arguments."""
 
     simulator: str = "rule"
     """What answers: rule, kb (a knowledge base), engine, lm (a language model) or api (one behind an
@@ -124,10 +124,10 @@ class TextEnv(gymnasium.Env[str, str], ABC):
                 f"{type(self).__name__}: the reward of {action!r} is {reward}, not a finite float"
             )
         goes_on = not (terminated or truncated)
-        if goes_on and self.horizon is not None and self._turn >= self.horizon:
+        if goes_on and self.spec_horizon is not None and self._turn >= self.spec_horizon:
             raise RuntimeError(
-                f"{type(self).__name__}: the episode goes on after {self.horizon} actions, the horizon in "
-                f"its TaskSpec; end it there (truncated=True), or give the spec a longer one"
+                f"{type(self).__name__}: the episode goes on after {self.spec_horizon} actions, the horizon "
+                f"in its TaskSpec; end it there (truncated=True), or give the spec a longer one"
             )
         self._running = goes_on
         return observation, reward, terminated, truncated, self._info(success, valid)

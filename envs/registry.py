@@ -115,7 +115,7 @@ class TaskSpec:
 
             arguments = with_simulator(self, arguments)
         env: TextEnv = _load(self.entry)(**arguments)
-        env.horizon = None if overrides else self.horizon
+        env.spec_horizon = None if overrides else self.horizon
         return env
 
     def side(self) -> OtherSide:

@@ -42,7 +42,7 @@ class Subject:
     def make(self) -> TextEnv:
         """Without the limit that the TaskSpec's horizon is: that the task itself keeps it is checked."""
         env = self.spec.make(**self.overrides)
-        env.horizon = None
+        env.spec_horizon = None
         return env
 
     def require(self, condition: bool, sentence: str) -> None:

@@ -319,7 +319,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
-        if twice := next((k for k, key in zip(keys, node.value, strict=True) if keys.count(k) > 1), None):
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
             raise yaml.constructor.ConstructorError(
                 None, None, f"key {twice!r} is there twice", node.start_mark
             )

@@ -41,7 +41,7 @@ def _note(stopped: BaseException) -> str | None:
     """What the interrupt that led here was told on its way: how the run is gone on with."""
     cause: BaseException | None = stopped
     while cause is not None:
-        if notes := getattr(cause, "__notes__", None):
-            return str(notes[0])
+        if isinstance(cause, KeyboardInterrupt):
+            return next(iter(getattr(cause, "__notes__", ())), None)
         cause = cause.__cause__ or cause.__context__
     return None
