@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -64,6 +65,12 @@ def loaded(plugins: Iterable[str], where: Path) -> tuple[str, ...]:
 def absolute(plugins: Iterable[str]) -> tuple[str, ...]:
     """The same plugins, for a process that has another working directory."""
     return tuple(str(Path(p).resolve()) if p.endswith(".py") else p for p in plugins)
+
+
+def code_of(plugins: Iterable[str]) -> dict[str, str]:
+    """sha256 of each plugin file, by its name without the folder."""
+    files = [Path(p) for p in plugins if p.endswith(".py")]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def _listed(plugins: Any) -> Iterable[str]:

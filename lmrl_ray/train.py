@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from lmrl_ray.data.schema import ROW_GROUP_SIZE, DataError
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
 from lmrl_ray.journal import Entry, JournalReader
 from lmrl_ray.learner import LearnerJob, LocalContext, learn
-from lmrl_ray.plugins import absolute, load_plugins
+from lmrl_ray.plugins import absolute, code_of, load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_of, trained_as
 from lmrl_ray.rollout import make_rollouts
@@ -57,6 +57,8 @@ class RunFiles:
     start: str
     fingerprint: str = ""
     """Of the data; empty in runs that began before it was kept."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Of the plugins (`plugins.code_of`)."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def _set_up(
     tracker = Tracker(out, folder, parent_id=hooks.parent_run)
     tracker.log_config(config.dump(), {"data.fingerprint": dataset.fingerprint, "start": start})
     tracker.set_tags({"task": config.task, "algo": config.algo, "run_folder": str(folder)})
-    files = RunFiles(str(dataset.path.resolve()), start, dataset.fingerprint)
+    files = RunFiles(str(dataset.path.resolve()), start, dataset.fingerprint, code_of(config.plugins))
     write_whole(folder / "run.json", json.dumps(asdict(files)))
     return files, tracker
 
@@ -130,6 +132,9 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
             files, tracker = _set_up(config, given, folder, out, hooks)
         else:
             _check_same_data(folder, files)
+            for name, code in code_of(config.plugins).items():
+                if files.code.get(name, code) != code:
+                    hooks.display.say(f"{folder.name}: {name} has changed since it began; the new one holds")
             tracker = Tracker(out, folder)
         found, steps = checkpoint.latest(folder / "checkpoints"), config.training.steps
         if found is not None and checkpoint.read_manifest(found).step >= steps:

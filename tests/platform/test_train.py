@@ -124,6 +124,18 @@ def test_an_interrupted_and_resumed_run_is_bit_by_bit_one_that_was_never_stopped
     assert [m.value for m in client.get_metric_history(resumed.mlflow_run, "loss")] == theirs
 
 
+def test_a_run_whose_plugin_was_edited_goes_on_and_says_so(config, out, hooks, toy, monkeypatch):
+    run = train(config(training={"steps": 1}), out, hooks)
+    said: list[str] = []
+    monkeypatch.setattr(hooks.display, "say", said.append)
+    resume(run.folder.name, out, hooks)
+    file = run.folder / "run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "code": {Path(toy).name: "another"}}))
+    assert not any("has changed" in line for line in said)
+    resume(run.folder.name, out, hooks)
+    assert f"{run.folder.name}: {Path(toy).name} has changed since it began; the new one holds" in said
+
+
 def test_a_run_that_fails_is_marked_so_and_can_be_resumed(config, out, hooks, client):
     with pytest.raises(RuntimeError, match="on the way"):
         train(config(), out, stop_at(4, RuntimeError("on the way")), "failing")
