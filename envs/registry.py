@@ -21,6 +21,10 @@ class UnknownTaskError(ValueError):
     """No task is registered under the name."""
 
 
+class SpecError(ValueError):
+    """A TaskSpec names what is not there."""
+
+
 @dataclass(frozen=True)
 class Scale:
     """Normalised score: 0 at `minimum`, 50 at `average` (the data's), 100 at `maximum`.
@@ -126,9 +130,9 @@ class TaskSpec:
         return side
 
     def baseline(self, name: str) -> ScriptedPolicy:
-        """A scripted policy by name; ValueError names those there are."""
+        """A scripted policy by name; SpecError names those there are."""
         if name not in self.baselines:
-            raise ValueError(f"{self.id} has no baseline {name!r}; it has {', '.join(self.baselines)}")
+            raise SpecError(f"{self.id} has no baseline {name!r}; it has {', '.join(self.baselines)}")
         policy: ScriptedPolicy = _load(self.baselines[name])()
         return policy
 
@@ -205,4 +209,9 @@ def make(task: str, **overrides: Any) -> TextEnv:
 
 def _load(entry: str) -> Any:
     module, _, attribute = entry.partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        if isinstance(error, ModuleNotFoundError) and not f"{module}.".startswith(f"{error.name}."):
+            raise  # what is missing is something that the module needs
+        raise SpecError(f"a TaskSpec names {entry!r}, which is not there ({error})") from error

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from envs import Episode, PaperRow, Scale, Segment, UnknownTaskError, get_task, make, task_ids
 from envs.core import Outcome, TextEnv
-from envs.registry import register
+from envs.registry import SpecError, register
 
 
 def episode(*segments: Segment, **changes) -> Episode:
@@ -204,6 +204,12 @@ def test_a_name_like_no_task_gets_no_suggestion():
 def test_an_unknown_baseline_names_those_there_are():
     with pytest.raises(ValueError, match="'clever'; it has random, behaviour, optimal"):
         get_task("maze-fo").baseline("clever")
+
+
+@pytest.mark.parametrize("entry", ["envs.maze.env:MazeEnvy", "envs.maize.env:MazeEnv", "MazeEnv", ""])
+def test_a_spec_that_names_what_is_not_there_is_said_to(entry):
+    with pytest.raises(SpecError, match=f"a TaskSpec names '{entry}', which is not there"):
+        dataclasses.replace(get_task("maze-fo"), entry=entry).make()
 
 
 def test_an_unknown_environment_argument_is_an_error():
