@@ -194,8 +194,19 @@ def is_encoder_decoder(name: str | Path) -> bool:
 
 
 def check(name: str | Path) -> None:
-    """ModelError, without loading any weights, when there is no such model or it cannot be used here."""
-    _usable_configuration(name)
+    """ModelError or TokenizerError, without loading any weights, when there is no such model, or its
+    configuration, its tokenizer or (in a folder) its files of weights cannot be used here."""
+    config, folder = _usable_configuration(name), Path(name)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"model {str(name)!r} has no *.safetensors, and other weights are pickles, which are not loaded: "
+            f"model.save_pretrained({str(name)!r})"
+        )
+    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
+        raise ModelError(f"model {str(name)!r} has no tokenizer: tokenizer.save_pretrained({str(name)!r})")
+    tokenizer = _load_tokenizer(name)
+    _check_rows(name, config.get_text_config().vocab_size, tokenizer)
+    TextCodec(tokenizer)
 
 
 def _usable_configuration(name: str | Path) -> Any:
@@ -247,22 +258,6 @@ def architecture(name: str | Path) -> Any:
     with _explained(name), torch.device("meta"):
         config = AutoConfig.from_pretrained(name, **_NO_CODE)
         return AutoModelForCausalLM.from_config(config, **_NO_CODE)
-
-
-def check_files(name: str | Path) -> None:
-    """TokenizerError or ModelError, without loading any weights, when the model's tokenizer or (in a folder)
-    its weights are not there or cannot be used here."""
-    folder = Path(name)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise ModelError(
-            f"model {str(name)!r} has no *.safetensors, and other weights are pickles, which are not loaded: "
-            f"model.save_pretrained({str(name)!r})"
-        )
-    if folder.is_dir() and not any(folder.glob("tokenizer*")) and not any(folder.glob("vocab*")):
-        raise ModelError(f"model {str(name)!r} has no tokenizer: tokenizer.save_pretrained({str(name)!r})")
-    tokenizer = _load_tokenizer(name)
-    _check_rows(name, _usable_configuration(name).get_text_config().vocab_size, tokenizer)
-    TextCodec(tokenizer)
 
 
 def _load_tokenizer(name: str | Path) -> Any:

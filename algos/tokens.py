@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from algos.codec import TextCodec
-from envs.core import Episode
+from envs.core import Episode, Segment
 
 
 class ContextError(ValueError):
@@ -121,19 +121,25 @@ def check_episode(episode: Episode) -> None:
     It begins with an observation; an action is one line, with its newline; an observation has no reward.
     """
     for number, segment in enumerate(episode.segments):
-        where = f"segment {number} of an episode of {episode.task}"
-        if not segment.is_action and segment.reward != 0:
-            raise ValueError(
-                f"{where} is an observation with a reward of {segment.reward}; a reward belongs to the "
-                f"action that earned it"
-            )
-        if segment.is_action and not number:
-            raise ValueError(f"{where} is an action; an episode begins with an observation")
-        if segment.is_action and (not segment.text.endswith("\n") or "\n" in segment.text[:-1]):
-            raise ValueError(
-                f"{where} is the action {segment.text[:80]!r}; an action is one line that ends in a newline, "
-                f"by which a player ends it, too"
-            )
+        if wrong := _wrong(segment, number == 0):
+            raise ValueError(f"segment {number} of an episode of {episode.task} is {wrong}")
+
+
+def _wrong(segment: Segment, is_first: bool) -> str | None:
+    if not segment.is_action:
+        if segment.reward == 0:
+            return None
+        return (
+            f"an observation with a reward of {segment.reward}; a reward belongs to the action that earned it"
+        )
+    if is_first:
+        return "an action; an episode begins with an observation"
+    if segment.text.endswith("\n") and "\n" not in segment.text[:-1]:
+        return None
+    return (
+        f"the action {segment.text[:80]!r}; an action is one line that ends in a newline, by which a player "
+        f"ends it, too"
+    )
 
 
 class TokenEpisodeBuilder:

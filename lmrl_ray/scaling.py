@@ -37,7 +37,7 @@ def check_model(start: str, config: ModelConfig) -> None:
     """ModelError, LoraError or TokenizerError when a run cannot start from the model, or so."""
     folder = Path(start) / "policy"
     model = folder if folder.is_dir() else start
-    models.check_files(model)
+    models.check(model)
     if config.lora is not None or config.gradient_checkpointing:
         _prepare(models.architecture(model), config)
 

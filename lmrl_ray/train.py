@@ -389,7 +389,6 @@ def _start(config: RunConfig, folder: Path, out: Path, dataset: EpisodeDataset, 
         return _clone(config, f"{folder.name}-bc", out, dataset, hooks)
     name = config.model.name
     if name not in models.PRESETS:
-        models.check(name)
         return str(Path(name).resolve()) if Path(name).is_dir() else name  # resumed from anywhere
     texts = (s.text for e in islice(dataset, _TOKENIZER_EPISODES) for s in e.segments)
     target = folder / "start"

@@ -203,7 +203,6 @@ def test_an_evaluation_that_broke_goes_on_where_it_was(evaluate):
     assert found.usage.requests == len(server.requests) - 1
     assert again.usage == found.usage
     # Only what was asked for an episode that had not ended is asked for again.
-    # Only what was asked for an episode that had not ended is asked for again.
     assert len(server.requests) < played + sum(line["usage"]["requests"] for line in lines if "index" in line)
     with serving(best_move(SMALL)) as server:
         straight = evaluate(server.url, concurrency=1)
