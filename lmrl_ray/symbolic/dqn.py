@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from envs.maze.symbolic import SymbolicMaze
 from lmrl_ray.cluster import ensure_ray
 from lmrl_ray.config import ResourcesConfig
-from lmrl_ray.symbolic.config import TASK, DQNConfig
+from lmrl_ray.symbolic.config import TASK, DQNConfig, ValueNetworkConfig
 
 Report = Callable[[int, dict[str, float]], None]
 _REPORT_EVERY = 1000
@@ -26,8 +26,19 @@ def learn(config: DQNConfig, env: dict[str, Any], seed: int, report: Report) -> 
 
     `report` is told the moves that were played and the figures of the latest ones.
     """
+    first, last = config.epsilon
+    rllib = (
+        rllib_config(config, config.env_steps, env, seed)
+        .env_runners(num_env_runners=config.env_runners, rollout_fragment_length=config.moves_per_update)
+        .training(
+            training_intensity=None,
+            epsilon=[(0, first), (config.env_steps // 2, last)],
+            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 50_000},
+        )
+        .reporting(min_sample_timesteps_per_iteration=_REPORT_EVERY)
+    )
     ensure_ray(ResourcesConfig(rollout_actors=config.env_runners))
-    algorithm = _rllib_config(config, env, seed).build_algo()
+    algorithm = rllib.build_algo()
     # The seed that RLlib is given does not reach its replay buffer.
     algorithm.local_replay_buffer.rng = np.random.default_rng(seed)
     try:
@@ -35,23 +46,23 @@ def learn(config: DQNConfig, env: dict[str, Any], seed: int, report: Report) -> 
         while played < config.env_steps:
             played, metrics = _figures(algorithm.train())
             report(played, metrics)
-        return _q_values(algorithm.get_module())
+        return q_values(algorithm.get_module())
     finally:
         algorithm.stop()
 
 
-def _rllib_config(config: DQNConfig, env: dict[str, Any], seed: int) -> Any:
+def rllib_config(config: ValueNetworkConfig, steps: int, env: dict[str, Any], seed: int) -> Any:
+    """RLlib's configuration of the network and of its updates, whose rate falls over `steps`."""
     from ray.rllib.algorithms.dqn import DQNConfig as RLlibConfig
     from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
     from ray.tune import register_env
 
     register_env(TASK, _make)
     logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-    first, last = config.epsilon
     return (
         RLlibConfig()
         .environment(TASK, env_config=env)
-        .env_runners(num_env_runners=config.env_runners, rollout_fragment_length=config.moves_per_update)
+        .env_runners(num_env_runners=0)
         .learners(num_learners=0)
         .rl_module(
             # Orthogonal features of the cells: at first no cell's values are tied to another's.
@@ -64,14 +75,10 @@ def _rllib_config(config: DQNConfig, env: dict[str, Any], seed: int) -> Any:
         )
         .training(
             gamma=config.gamma,
-            lr=[(0, config.lr), (config.env_steps, config.lr / 10)],
+            lr=[(0, config.lr), (steps, config.lr / 10)],
             train_batch_size_per_learner=config.batch,
-            training_intensity=None,
             target_network_update_freq=config.target_every,
-            epsilon=[(0, first), (config.env_steps // 2, last)],
-            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 50_000},
         )
-        .reporting(min_sample_timesteps_per_iteration=_REPORT_EVERY)
         .debugging(seed=seed, log_level="ERROR")
     )
 
@@ -98,7 +105,8 @@ def _figures(result: dict[str, Any]) -> tuple[int, dict[str, float]]:
     return played, {k: float(v) for k, v in metrics.items() if v is not None and np.isfinite(v)}
 
 
-def _q_values(module: Any) -> NDArray[np.float64]:
+def q_values(module: Any) -> NDArray[np.float64]:
+    """Q [cells, 4] of RLlib's module."""
     import torch
 
     cells = module.observation_space.shape[0]

@@ -28,9 +28,17 @@ from lmrl_ray.config import RunConfig
 from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.evaluate import Evaluation, Score, evaluate_baseline, evaluate_scripted
 from lmrl_ray.journal import Entry, Journal
-from lmrl_ray.symbolic import dqn, tabular
-from lmrl_ray.symbolic.config import ALGORITHMS, TEXT_TASK, DQNConfig, SymbolicConfig, TabularQConfig
+from lmrl_ray.symbolic import dqn, offline_dqn, tabular
+from lmrl_ray.symbolic.config import (
+    ALGORITHMS,
+    TEXT_TASK,
+    DQNConfig,
+    OfflineDQNConfig,
+    SymbolicConfig,
+    TabularQConfig,
+)
 from lmrl_ray.symbolic.greedy import GreedyTable
+from lmrl_ray.symbolic.transitions import transitions
 from lmrl_ray.tracking import Tracker
 from lmrl_ray.train import Hooks, following_status, new_folder, task_dataset, write_whole
 
@@ -91,9 +99,10 @@ def _learn(
     if isinstance(settings, TabularQConfig):
         assert dataset is not None
         return tabular.learn(dataset, SymbolicMaze(**config.env), settings)
-    assert isinstance(settings, DQNConfig)
     journal = Journal(folder / "metrics.jsonl", 0)
-    with hooks.display.bar(f"training {config.algo}", settings.env_steps) as bar:
+    assert isinstance(settings, DQNConfig | OfflineDQNConfig)
+    steps = settings.env_steps if isinstance(settings, DQNConfig) else settings.updates
+    with hooks.display.bar(f"training {config.algo}", steps) as bar:
 
         def report(step: int, metrics: dict[str, float]) -> None:
             entry = Entry(step, time.time(), metrics)
@@ -101,7 +110,11 @@ def _learn(
             tracker.log([entry])
             bar.at(step, metrics)
 
-        return dqn.learn(settings, config.env, config.seed, report)
+        if isinstance(settings, DQNConfig):
+            return dqn.learn(settings, config.env, config.seed, report)
+        assert dataset is not None
+        moves = transitions(dataset, SymbolicMaze(**config.env))
+        return offline_dqn.learn(moves, settings, config.env, config.seed, report)
 
 
 def _table(q: QTable, env: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,7 @@
     Q(s, a) <- mean over the data's (s, a, r, s') of r + gamma * max_{a' seen in s'} Q(s', a')
 
 until nothing changes. Only actions that the data show in a cell have a value there, as in batch-constrained
-Q-learning (Fujimoto et al. 2019): what was never tried is not hoped for. It stands where LMRL-Gym's
-appendix H has CQL: RLlib's offline value-based methods (CQL, IQL) take continuous actions alone.
+Q-learning (Fujimoto et al. 2019): what was never tried is not hoped for.
 """
 
 from __future__ import annotations
@@ -15,13 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.core import Episode
-from envs.maze.env import FAILURE, SUCCESS, describe
 from envs.maze.layout import ACTIONS
 from envs.maze.symbolic import SymbolicMaze
-from lmrl_ray.config import ConfigError
 from lmrl_ray.symbolic.config import TabularQConfig
-
-Transitions = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]
+from lmrl_ray.symbolic.transitions import transitions
 
 
 def learn(episodes: Iterable[Episode], env: SymbolicMaze, config: TabularQConfig) -> NDArray[np.float64]:
@@ -41,28 +37,3 @@ def learn(episodes: Iterable[Episode], env: SymbolicMaze, config: TabularQConfig
         if np.abs(new[seen > 0] - q[seen > 0]).max() < config.tolerance:
             return new
         q = new
-
-
-def transitions(episodes: Iterable[Episode], env: SymbolicMaze) -> Transitions:
-    """Cell, action, reward, next cell of each move; next is -1 after the goal.
-
-    An action that is no move, and the one that finds the time up, tell nothing about the maze and are
-    left out. ConfigError where an observation is none of this maze's, or no move is left.
-    """
-    numbers = {describe(env.maze.layout, cell, "full"): i for i, cell in enumerate(env.cells)}
-    numbers[SUCCESS] = -1
-    known = {action: i for i, action in enumerate(ACTIONS)}
-    rows = []
-    for episode in episodes:
-        texts = episode.segments
-        for before, action, after in zip(texts[::2], texts[1::2], texts[2::2], strict=False):
-            if action.text not in known or after.text == FAILURE:
-                continue
-            try:
-                rows.append((numbers[before.text], known[action.text], action.reward, numbers[after.text]))
-            except KeyError as error:
-                raise ConfigError(f"data: {error.args[0]!r} is no observation of this maze") from None
-    if not rows:
-        raise ConfigError("data: there is no move in it to learn from")
-    cells, actions, rewards, following = (np.array(column) for column in zip(*rows, strict=True))
-    return cells, actions, rewards.astype(np.float64), following

@@ -130,12 +130,21 @@ def test_the_algorithms_of_the_project_are_listed_with_their_kinds_and_sources(l
     assert all(set(row) == {"id", "name", "kind", "source"} and all(row.values()) for row in rows)
     ids = {kind: {r["id"] for r in rows if r["kind"] == kind} for kind in {r["kind"] for r in rows}}
     assert ids == {
-        "offline": {"bc", "filtered-bc", "mc", "ilql", "cql", "offline-archer", "tabular-q"},
+        "offline": {
+            "bc",
+            "filtered-bc",
+            "mc",
+            "ilql",
+            "cql",
+            "offline-archer",
+            "rllib-offline-dqn",
+            "tabular-q",
+        },
         "online": {"online-filtered-bc", "ppo", "archer", "rllib-dqn"},
         "decoding": {"chai"},
         "prompted": {"api:MODEL"},
     }
-    assert len(rows) == 13
+    assert len(rows) == 14
 
 
 def test_data_build_and_stats_agree(lmrl, toy, tmp_path):
@@ -483,7 +492,9 @@ def test_what_is_listed_but_not_trained_says_how_it_is_run(lmrl, out, algo, how)
 def test_the_symbolic_maze_says_how_it_is_run(lmrl, command):
     answer = lmrl(*command, "maze-symbolic")
     assert refused(
-        answer, "is for `lmrl train rllib-dqn|tabular-q maze-symbolic` alone", "maze-fo is the same"
+        answer,
+        "is for `lmrl train rllib-dqn|rllib-offline-dqn|tabular-q maze-symbolic` alone",
+        "maze-fo is the same",
     )
 
 

@@ -1,4 +1,4 @@
-"""The symbolic maze, learnt: both methods find the best way from every start."""
+"""The symbolic maze, learnt: every method finds the best way from every start."""
 
 import json
 
@@ -17,9 +17,10 @@ from lmrl_ray.evaluate import evaluate_baseline, evaluate_scripted
 from lmrl_ray.journal import read
 from lmrl_ray.mlflow_store import import_mlflow, tracking_uri
 from lmrl_ray.report.progress import Display
-from lmrl_ray.symbolic import dqn, tabular
-from lmrl_ray.symbolic.config import DQNConfig, TabularQConfig, is_symbolic, resolve
+from lmrl_ray.symbolic import dqn, offline_dqn, tabular
+from lmrl_ray.symbolic.config import DQNConfig, OfflineDQNConfig, TabularQConfig, is_symbolic, resolve
 from lmrl_ray.symbolic.greedy import GreedyTable
+from lmrl_ray.symbolic.transitions import transitions
 from lmrl_ray.train import Hooks, resume
 
 MAZE = get_task("maze-fo")
@@ -104,7 +105,7 @@ def test_moves_that_are_none_are_left_out():
             "segments": (episode.segments[0], Segment("jump\n", True, -4.0, False), *episode.segments),
         }
     )
-    cells, *_ = tabular.transitions([spoilt], env)
+    cells, *_ = transitions([spoilt], env)
     failed = episode.segments[-1].text == "Failure\n"
     assert len(cells) == episode.length - failed
 
@@ -157,14 +158,16 @@ def test_another_map_is_learnt_from_its_own_data(lmrl, out):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("ilql", "maze-symbolic"), "rllib-dqn and tabular-q learn maze-symbolic alone"),
-        (("tabular-q", "maze-fo"), "rllib-dqn and tabular-q learn maze-symbolic alone"),
+        (("ilql", "maze-symbolic"), "rllib-dqn, rllib-offline-dqn, tabular-q learn maze-symbolic alone"),
+        (("tabular-q", "maze-fo"), "rllib-dqn, rllib-offline-dqn, tabular-q learn maze-symbolic alone"),
         (("tabular-q", "maze-symbolic", "--set", "algorithm.gama=1"), "Did you mean algorithm.gamma"),
         (("tabular-q", "maze-symbolic", "--set", "algorithm.gamma=2"), "--set: algorithm.gamma: found 2"),
         (("tabular-q", "maze-symbolic", "--model", "tiny"), "model: unknown key"),
         (("tabular-q", "maze-symbolic", "--set", "algo=ilql"), "algo: is 'ilql', but 'tabular-q' was asked"),
         (("rllib-dqn", "maze-symbolic", "--data", "x.parquet"), "rllib-dqn plays the maze itself"),
         (("tabular-q", "maze-symbolic", "--data", "x.parquet"), "there is no such file"),
+        (("rllib-offline-dqn", "maze-symbolic", "--data", "x.parquet"), "there is no such file"),
+        (("rllib-offline-dqn", "maze-symbolic", "--set", "algorithm.env_steps=9"), "algorithm.env_steps"),
         (("tabular-q", "maze-symbolic", "--set", "env.layout=nowhere"), "layout"),
         (
             ("tabular-q", "maze-symbolic", "--set", "env.observe=partial"),
@@ -183,7 +186,8 @@ def test_what_cannot_be_run_is_one_clear_line_and_leaves_nothing(lmrl, out, comm
 
 def test_the_symbolic_algorithms_are_listed(lmrl):
     rows = {r["id"]: r for r in lmrl("algorithms", "--json").json}
-    assert (rows["rllib-dqn"]["kind"], rows["tabular-q"]["kind"]) == ("online", "offline")
+    kinds = [rows[name]["kind"] for name in ("rllib-dqn", "rllib-offline-dqn", "tabular-q")]
+    assert kinds == ["online", "offline", "offline"]
     assert is_symbolic("rllib-dqn", "x")
     assert is_symbolic("x", "maze-symbolic")
     assert not is_symbolic("ilql", "maze-fo")
@@ -207,3 +211,30 @@ def test_dqn_of_rllib_learns_the_same_values_from_the_same_seed(ray_cluster, mon
     short = DQNConfig(env_steps=1_200)  # RLlib learns from the thousandth on
     first, second = (dqn.learn(short, {}, seed=3, report=lambda step, metrics: None) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.slow
+def test_dqn_of_rllib_learns_the_best_way_and_the_exact_values_from_the_data(lmrl, out, ray_cluster):
+    options = ("--set", "data_episodes=1240", "--out", out, "--name")
+    answer = lmrl("train", "rllib-offline-dqn", "maze-symbolic", *options, "dqn", "--json")
+    assert answer.code == 0, answer.stderr
+    assert answer.json["raw_return"] == pytest.approx(OPTIMUM)
+    assert lmrl("train", "tabular-q", "maze-symbolic", *options, "exact").code == 0
+    learnt, exact = (json.loads((out / run / "q_values.json").read_text())["q"] for run in ("dqn", "exact"))
+    goal = SymbolicMaze().cells.index(SymbolicMaze().maze.layout.goal)
+    assert [row for row in exact if None in row] == [exact[goal]]  # the data show every move but the goal's
+    learnt, exact = (np.delete(np.array(q, dtype=float), goal, axis=0) for q in (learnt, exact))
+    assert np.abs(learnt - exact).max() < 0.2
+    assert [entry.step for entry in read(out / "dqn" / "metrics.jsonl")] == list(range(200, 2_001, 200))
+
+
+@pytest.mark.slow
+def test_dqn_of_rllib_learns_the_same_values_from_the_same_data_and_seed(ray_cluster):
+    moves = transitions([MAZE.data_episode(MAZE.make(), seed) for seed in range(20)], SymbolicMaze())
+    short = OfflineDQNConfig(updates=30)
+
+    def learn(seed):
+        return offline_dqn.learn(moves, short, {}, seed=seed, report=lambda step, metrics: None)
+
+    np.testing.assert_array_equal(learn(3), learn(3))
+    assert not np.array_equal(learn(3), learn(4))
