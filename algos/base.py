@@ -181,7 +181,9 @@ AlgorithmT = TypeVar("AlgorithmT", bound=type[Algorithm])
 
 
 def register_algorithm(cls: AlgorithmT) -> AlgorithmT:
-    """Class decorator: make the algorithm known by its `id`. ValueError when the id is taken."""
+    """Class decorator: make the algorithm known by its `id`. ValueError when the id is taken, TypeError
+    when the class lacks something."""
+    _check_complete(cls)
     if cls.__module__ not in _BUILT_IN:
         algorithm_ids()  # so that a copy of ours under our id is refused, and not replaced
     known = _ALGORITHMS.get(cls.id, cls)
@@ -189,6 +191,15 @@ def register_algorithm(cls: AlgorithmT) -> AlgorithmT:
         raise ValueError(f"algorithm id {cls.id!r} is taken by {known.__module__}.{known.__qualname__}")
     _ALGORITHMS[cls.id] = cls
     return cls
+
+
+def _check_complete(cls: type[Algorithm]) -> None:
+    named = [name for name in ("id", "title", "source") if not isinstance(getattr(cls, name, None), str)]
+    lacking = [*named, *sorted(cls.__abstractmethods__)]
+    if lacking:
+        raise TypeError(f"{cls.__name__} has no {', '.join(lacking)} (see algos.base.Algorithm)")
+    if not issubclass(cls.Config, AlgorithmConfig):
+        raise TypeError(f"{cls.__name__}.Config should be a subclass of algos.base.AlgorithmConfig")
 
 
 def _defined_at(cls: type) -> tuple[str, str]:

@@ -226,6 +226,7 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
             raise ConfigError(f"{where}: {key}: found {values[key]!r}, but it should be a name")
     get_task(values["task"])
     schema = get_algorithm(values["algo"]).Config
+    _check_not_of_a_section(values, schema, where)
     own = validate(schema, values.get("algorithm") or {}, where, "algorithm.")
     rest = {k: v for k, v in values.items() if k != "algorithm"}
     config = validate(RunConfig, rest, where, "")
@@ -242,6 +243,16 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
             f"resources.rollout_actors of at least 1; without actors nothing is played beside the learning"
         )
     return config
+
+
+def _check_not_of_a_section(values: Mapping[str, Any], algorithm: type[BaseModel], where: str) -> None:
+    """`lr` is no key of a run, `optimizer.lr` is."""
+    types = {name: _within(RunConfig, name) for name in RunConfig.model_fields} | {"algorithm": algorithm}
+    sections = {n: s for n, s in types.items() if isinstance(s, type) and issubclass(s, BaseModel)}
+    for key in values.keys() - RunConfig.model_fields.keys():
+        homes = [f"{name}.{key}" for name, section in sections.items() if key in section.model_fields]
+        if homes:
+            raise ConfigError(f"{where}: {key}: unknown key. Did you mean {' or '.join(homes)}?")
 
 
 def _check_decoding(config: RunConfig, where: str) -> None:

@@ -21,6 +21,7 @@ from lmrl_ray.mlflow_store import (
     client_of,
     experiment_of,
     is_server,
+    local_uri,
     tracking_uri,
     without_password,
 )
@@ -39,6 +40,8 @@ def serve(out: Path, host: str, port: int, expose: bool, say: Callable[[str], No
         raise TrackingError(
             f"MLFLOW_TRACKING_URI: the runs are at {without_password(uri)}, which is a server already"
         )
+    if uri == local_uri(out) and not (out / "mlflow.db").is_file():
+        raise TrackingError(f"--out {out}: there are no runs here; name the folder that they were written to")
     if not _is_loopback(host) and not expose:
         raise TrackingError(
             f"--host {host}: whoever reaches this machine could read and change all runs, as the server asks "

@@ -425,6 +425,10 @@ def test_what_a_simulator_does_not_take_is_one_line(lmrl, command, setting, said
     ("setting", "said"),
     [
         ("training.stepz=3", "--set: training.stepz: unknown key. Did you mean training.steps"),
+        ("lr=1", "--set: lr: unknown key. Did you mean optimizer.lr?"),
+        ("beta=1", "--set: beta: unknown key. Did you mean decoding.beta?"),
+        ("observation_weight=1", "unknown key. Did you mean algorithm.observation_weight?"),
+        ("temperature=1", "Did you mean online.temperature or decoding.temperature?"),
         (
             "model=gpt2",
             "--set: model: found 'gpt2', but it is a section: write --model gpt2, or model.name=gpt2",

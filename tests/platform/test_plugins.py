@@ -39,6 +39,23 @@ def test_a_copy_of_an_algorithm_under_its_own_id_is_refused_where_it_says_so(tmp
     assert get_algorithm("bc") is bc.BC
 
 
+@pytest.mark.parametrize(
+    ("base", "body", "said"),
+    [
+        ("Algorithm", "id = 'lacking'", r"line 4: TypeError: Own has no title, source, forward, policy"),
+        ("BC", "id, Config = 'odd', dict", r"line 4: TypeError: Own\.Config should be a subclass of"),
+    ],
+)
+def test_an_algorithm_that_is_not_complete_is_refused_where_it_is_defined(tmp_path, base, body, said):
+    path = tmp_path / f"incomplete_{base.lower()}.py"
+    path.write_text(
+        "from algos.base import Algorithm, register_algorithm\nfrom algos.bc import BC\n\n"
+        f"@register_algorithm\nclass Own({base}):\n    {body}\n"
+    )
+    with pytest.raises(ConfigError, match=said):
+        load_plugins([str(path)])
+
+
 def test_a_plugin_may_import_another_one(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "first_plugin.py").write_text(

@@ -44,6 +44,11 @@ def test_where_the_runs_are_on_a_server_it_says_so_without_the_password(lmrl, ou
     assert "secret" not in answer.stderr
 
 
+def test_a_folder_without_runs_is_not_served_and_not_made(lmrl, tmp_path):
+    assert refused(lmrl("ui", "--out", tmp_path / "rnus"), "rnus: there are no runs here")
+    assert not list(tmp_path.iterdir())
+
+
 def fetched(address, host="localhost"):
     request = urllib.request.Request(address, headers={"Host": host})
     with urllib.request.urlopen(request, timeout=60) as answer:
