@@ -28,6 +28,7 @@ class PromptedConfig(Settings):
     extra_body: dict[str, Any] = Field(default_factory=dict, description="more fields of each request")
     instructions: Path | None = Field(None, description="text file in place of the task's own rules")
     examples: int = Field(2, ge=0, description="episodes of the task's data set in the prompt")
+    data: Path | None = Field(None, description="Parquet file of the examples; None builds the task's own")
     example_turns: int = Field(3, ge=1, description="turns that are shown of each of them")
     history: int | None = Field(
         None, ge=1, description="segments of the episode that it sees; the task's window"

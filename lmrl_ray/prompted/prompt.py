@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from envs.core import Episode, Segment
 from envs.registry import TaskSpec
 from lmrl_ray.config import ConfigError
+from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.prompted.config import PromptedConfig
 from lmrl_ray.seeding import episode_seed
 
@@ -33,7 +37,7 @@ def system_text(spec: TaskSpec, config: PromptedConfig, env: Mapping[str, Any], 
     """What stays the same in every request of an evaluation. ConfigError for a task that tells no rules."""
     parts = [_instructions(spec, config), _FORM]
     if config.examples:
-        shown = [_shown(e, config.example_turns) for e in _examples(spec, config.examples, env, seed)]
+        shown = [_shown(e, config.example_turns) for e in _examples(spec, config, env, seed)]
         parts += [_EXAMPLES, *(f"Example {i}:\n{text}" for i, text in enumerate(shown, 1))]
     return "\n\n".join(parts)
 
@@ -75,10 +79,25 @@ def _instructions(spec: TaskSpec, config: PromptedConfig) -> str:
     return spec.instructions
 
 
-def _examples(spec: TaskSpec, count: int, env: Mapping[str, Any], seed: int) -> list[Episode]:
-    """The first episodes of the data set that `lmrl data build` makes with this seed."""
+def _examples(spec: TaskSpec, config: PromptedConfig, env: Mapping[str, Any], seed: int) -> list[Episode]:
+    """The first episodes of the data set that `lmrl data build` makes with this seed, or some of a file."""
+    if config.data is not None:
+        return _drawn(config.data, spec.id, config.examples, seed)
     simulator = spec.make(**env)
-    return [spec.data_episode(simulator, episode_seed(seed, i)) for i in range(count)]
+    return [spec.data_episode(simulator, episode_seed(seed, i)) for i in range(config.examples)]
+
+
+def _drawn(file: Path, task: str, count: int, seed: int) -> list[Episode]:
+    """`count` episodes of one row group of the file."""
+    dataset = EpisodeDataset(file, require_nonempty=True)
+    if dataset.task != task:
+        raise ConfigError(f"api.data: {file} holds episodes of {dataset.task}, not of {task}")
+    rng = np.random.default_rng(seed)
+    group = dataset.read_row_group(int(rng.integers(dataset.num_row_groups)))
+    played = [episode for episode in dataset.decode(group) if episode.error is None]
+    if len(played) < count:
+        raise ConfigError(f"api.examples: asks for {count}, but a row group of {file} holds {len(played)}")
+    return [played[i] for i in rng.choice(len(played), count, replace=False)]
 
 
 def _shown(episode: Episode, turns: int) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from envs import get_task, task_ids
 from envs.core import Segment
+from lmrl_ray import data
 from lmrl_ray.config import ConfigError
 from lmrl_ray.prompted.config import PromptedConfig
 from lmrl_ray.prompted.prompt import ask_again, messages, system_text
@@ -42,6 +43,26 @@ def test_examples_are_the_first_episodes_of_the_data_set_of_that_seed():
     assert text.count("Example ") == 2
     assert text == system_text(MAZE, PromptedConfig(), {}, 5)
     assert text != system_text(MAZE, PromptedConfig(), {}, 6)
+
+
+def test_examples_may_be_drawn_from_a_file(tmp_path):
+    file = tmp_path / "maze.parquet"
+    written = [shown.segments[1].text.strip() for shown in data.build("maze-fo", 40, 3, file)]
+
+    def drawn(seed, **settings):
+        return system_text(MAZE, PromptedConfig(data=file, example_turns=1, **settings), {}, seed)
+
+    assert drawn(0) == drawn(0) != drawn(1)
+    assert drawn(0) != system_text(MAZE, PromptedConfig(example_turns=1), {}, 0)
+    assert drawn(0, examples=40).count("Example ") == 40
+    for move in set(written):
+        assert drawn(0, examples=40).count(f'{{"action": "{move}"}}   (') == written.count(move)
+    with pytest.raises(ConfigError, match=r"api\.examples: asks for 41, .* holds 40"):
+        drawn(0, examples=41)
+    with pytest.raises(ConfigError, match=r"api\.data: .* holds episodes of maze-fo, not of maze-po"):
+        system_text(get_task("maze-po"), PromptedConfig(data=file), {}, 0)
+    with pytest.raises(data.DataError, match="there is no such file"):
+        system_text(MAZE, PromptedConfig(data=tmp_path / "none.parquet"), {}, 0)
 
 
 @pytest.mark.slow
