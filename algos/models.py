@@ -238,6 +238,8 @@ def _usable_configuration(name: str | Path) -> Any:
 
 @contextmanager
 def _explained(name: str | Path) -> Iterator[None]:
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise ModelError(f"model {str(name)!r}: there is no such folder (any more)")
     try:
         yield
     except Exception as error:  # a damaged file makes transformers raise whatever comes

@@ -118,14 +118,19 @@ def encode_episode(episode: Episode, codec: TextCodec, rule: ContextRule) -> Tok
 def check_episode(episode: Episode) -> None:
     """ValueError for an episode that cannot be learnt from as it is played.
 
-    It begins with an observation; an action is one line, with its newline; an observation has no reward.
+    It begins with an observation; an action is one line, with its newline; rewards are finite, and an
+    observation has none.
     """
+    if not episode.segments:
+        raise ValueError(f"an episode of {episode.task} is without segments")
     for number, segment in enumerate(episode.segments):
         if wrong := _wrong(segment, number == 0):
             raise ValueError(f"segment {number} of an episode of {episode.task} is {wrong}")
 
 
 def _wrong(segment: Segment, is_first: bool) -> str | None:
+    if not math.isfinite(segment.reward):
+        return f"one with a reward of {segment.reward}; a reward is a finite number"
     if not segment.is_action:
         if segment.reward == 0:
             return None

@@ -25,14 +25,25 @@ from pydantic import Field
 from algos.base import UnknownAlgorithmError
 from algos.settings import Settings
 from envs.registry import UnknownTaskError, get_task
+from lmrl_ray.actors import RolloutError
 from lmrl_ray.cells import Job, from_clone, make_room, run_cells, scored
 from lmrl_ray.config import ConfigError, load_yaml, merge, validate
 from lmrl_ray.evaluate import evaluate_baseline
+from lmrl_ray.plugins import code_of
 from lmrl_ray.report.comparison import Cell, Row, summarize
 from lmrl_ray.report.progress import Display
-from lmrl_ray.resolve import resolve_layers
+from lmrl_ray.resolve import resolve_config, resolve_layers
 from lmrl_ray.tracking import Tracker, flatten
-from lmrl_ray.train import Hooks, alone, check_plain, leading, read_config, write_whole
+from lmrl_ray.train import (
+    Hooks,
+    alone,
+    check_plain,
+    check_same_data,
+    leading,
+    read_config,
+    run_files,
+    write_whole,
+)
 
 
 class Suite(Settings):
@@ -97,7 +108,7 @@ def run_benchmark(
     jobs = _jobs(suite, folder.name, out)
     _check_suite(folder, suite)
     for job in jobs:
-        _check_cell(job, folder.name)
+        _check_cell(job, folder.name, hooks.display)
     at_once = make_room(jobs, max_concurrent)
     folder.mkdir(parents=True, exist_ok=True)
     with alone(folder):
@@ -113,7 +124,7 @@ def _see_through(
         failed = _run_all(suite, folder, jobs, tracker.run_id, at_once, hooks.display)
         tracker.close_children(failed=failed)
         cells = _finished(folder)
-        rows = summarize(cells, _baselines(suite))
+        rows = summarize(cells, _baselines(suite, failed))
         result = BenchmarkResult(folder.name, rows, folder / "results.json", tracker.run_id)
         report = {
             "suite": suite.model_dump(mode="json"),
@@ -183,6 +194,11 @@ def _check_have_effect(suite: Suite, where: str) -> None:
         algo = place.split("/")[-1]
         if algo == "bc" or algo not in suite.algorithms:
             continue
+        if "init" in from_clone(algo) and "name" in values.get("model", {}):
+            raise ConfigError(
+                f"{where}: overrides.{place}.model.name: {algo} has the model of its task's bc; give it to "
+                f"the task, or to all in `config`"
+            )
         for key in (*from_clone(algo), "data_episodes"):
             if key in values:
                 raise ConfigError(
@@ -211,10 +227,17 @@ def _check_suite(folder: Path, suite: Suite) -> None:
         )
 
 
-def _check_cell(job: Job, name: str) -> None:
-    """ConfigError when the run of the cell's name, finished or not, is of another configuration."""
-    if not job.has_begun:
+def _check_cell(job: Job, name: str, display: Display) -> None:
+    """ConfigError when the run of the cell's name, finished or not, is of another configuration or of other
+    data; a plugin that was changed since is told."""
+    files = run_files(job.folder)
+    if files is None:
         return
+    if Path(files.data).is_file():  # or else what is finished stands, and the others say so
+        check_same_data(job.folder, files)
+    plugins = job.config().plugins
+    for changed in (n for n, code in code_of(plugins).items() if files.code.get(n, code) != code):
+        display.say(f"{job.name}: {changed} has changed since it began; what is finished stands")
     trained = read_config(job.folder)
     start = {"init": trained.init} if "init" in from_clone(job.algo) else {}  # whose model it has
     wanted, found = (flatten(config.dump()) for config in (job.config(start), trained))
@@ -275,14 +298,19 @@ def _finished(folder: Path) -> list[Cell]:
     return [Cell(**json.loads(p.read_text())) for p in sorted((folder / "cells").glob("*/*.json"))]
 
 
-def _baselines(suite: Suite) -> Iterator[Cell]:
-    """The scripted policies of each task, on the episodes of the same seeds."""
+def _baselines(suite: Suite, failed: dict[str, str]) -> Iterator[Cell]:
+    """The scripted policies of each task, on the episodes of the same seeds; `failed` is told of those whose
+    simulator fails too often."""
     for task in suite.tasks:
         spec = get_task(task)
-        env = suite.settings(task, "").get("env", {})
-        for name in spec.baselines:
-            for seed in suite.seeds:
-                s = evaluate_baseline(spec, name, episodes=spec.quick_episodes, seed=seed, env=env)
+        config = resolve_config("bc", task, options=suite.settings(task, "bc"))
+        how: dict[str, Any] = {"env": dict(config.env), "resources": config.resources}
+        for name, seed in product(spec.baselines, suite.seeds):
+            try:
+                s = evaluate_baseline(spec, name, episodes=spec.quick_episodes, seed=seed, **how)
+            except (RolloutError, ConfigError) as error:
+                failed[f"{task}, {name}, seed {seed}"] = str(error)
+            else:
                 yield scored(task, name, seed, "", s.row())
 
 

@@ -175,7 +175,7 @@ def run_cell(job: Job, parent_run: str) -> Cell:
 
 def scored(task: str, policy: str, seed: int, run: str, row: Mapping[str, Any]) -> Cell:
     """A cell from what `Score.row` says."""
-    figures = ("raw_return", "normalized_score", "success_rate", "simulator")
+    figures = ("raw_return", "normalized_score", "success_rate", "simulator", "failed")
     return Cell(task, policy, seed, run, **{name: row[name] for name in figures})
 
 

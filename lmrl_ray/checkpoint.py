@@ -110,11 +110,13 @@ def all_checkpoints(folder: Path) -> list[Path]:
 
 def latest(folder: Path) -> Path | None:
     """The last whole checkpoint below `folder`; None when there is none. Damaged ones are named."""
-    for candidate in reversed(all_checkpoints(folder)):
+    found = all_checkpoints(folder)
+    for candidate in reversed(found):
         problem = damage(candidate)
         if problem is None:
             return candidate
-        print(f"warning: {candidate}: {problem}; using an earlier checkpoint", file=sys.stderr, flush=True)
+        instead = "there is no earlier checkpoint" if candidate == found[0] else "using an earlier checkpoint"
+        print(f"warning: {candidate}: {problem}; {instead}", file=sys.stderr, flush=True)
     return None
 
 

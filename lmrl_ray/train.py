@@ -87,9 +87,10 @@ def train(config: RunConfig, out: Path, hooks: Hooks, name: str | None = None) -
     with alone(folder), _resumable(folder):
         try:
             files, tracker = _set_up(config, given, folder, out, hooks)
-        except Exception:
+        except BaseException as error:
             # A run that could not begin leaves nothing behind; one that was interrupted can be resumed.
-            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, Exception) or not (folder / "config.yaml").is_file():
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         hooks.display.say(f"run {folder.name}, in {folder.parent}")
         return _see_through(config, folder, files, tracker, hooks)
@@ -131,12 +132,18 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
             config, given = _with_start(config, out)
             files, tracker = _set_up(config, given, folder, out, hooks)
         else:
-            _check_same_data(folder, files)
+            check_same_data(folder, files)
             for name, code in code_of(config.plugins).items():
                 if files.code.get(name, code) != code:
                     hooks.display.say(f"{folder.name}: {name} has changed since it began; the new one holds")
             tracker = Tracker(out, folder)
-        found, steps = checkpoint.latest(folder / "checkpoints"), config.training.steps
+        checkpoints, steps = folder / "checkpoints", config.training.steps
+        found = checkpoint.latest(checkpoints)
+        if found is None and checkpoint.all_checkpoints(checkpoints):
+            raise ConfigError(
+                f"{folder}: none of its checkpoints is whole; bring one back, or remove {checkpoints} to "
+                f"train from the start"
+            )
         if found is not None and checkpoint.read_manifest(found).step >= steps:
             hooks.display.say(
                 f"{folder.name}: all {steps} steps are done; it is evaluated again, not trained"
@@ -150,7 +157,8 @@ def _resumable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stopped:
-        stopped.add_note(f"continue with --resume {folder.name}")
+        if (folder / "config.yaml").is_file():
+            stopped.add_note(f"continue with --resume {folder.name}")
         raise
 
 
@@ -167,7 +175,8 @@ def run_files(folder: Path) -> RunFiles | None:
     return RunFiles(**json.loads(file.read_text())) if file.is_file() else None
 
 
-def _check_same_data(folder: Path, files: RunFiles) -> None:
+def check_same_data(folder: Path, files: RunFiles) -> None:
+    """ConfigError when the run's data file holds other episodes than it began with."""
     found = EpisodeDataset(files.data).fingerprint
     if files.fingerprint not in ("", found):
         raise ConfigError(
@@ -189,12 +198,12 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def prepare(config: RunConfig, out: Path, hooks: Hooks, name: str) -> RunConfig:
-    """The same configuration for several runs to share: data built, clone trained, both by absolute path."""
+    """The same configuration for several runs to share: data built, clone trained, both by absolute path; the
+    model is that of `init`."""
+    config, given = _with_start(config, out)
     dataset = task_dataset(config, out, hooks.display)
-    init = config.init
-    if init is not None:
-        init = str(find_policy(init, out).resolve())
-    elif get_algorithm(config.algo).starts_from_clone:
+    init = None if given is None else str(given)
+    if init is None and get_algorithm(config.algo).starts_from_clone:
         init = _clone(config, f"{name}-bc", out, dataset, hooks)
     return config.model_copy(update={"data": str(dataset.path.resolve()), "init": init})
 
@@ -361,7 +370,19 @@ def _with_start(config: RunConfig, out: Path) -> tuple[RunConfig, Path | None]:
     if config.init is None:
         return config, None
     given = find_policy(config.init, out).resolve()
+    _check_stays(config.init, given)
     return _as_start_is(config, given), given
+
+
+def _check_stays(init: str, given: Path) -> None:
+    """ConfigError where `init` is a run that would still remove the checkpoint that is its last one now."""
+    run = given.parent.parent
+    by_run = given.parent.name == "checkpoints" and Path(init).resolve() != given
+    if by_run and not (run / "evaluation.json").is_file():
+        raise ConfigError(
+            f"init: {init} is not trained to its end; go on with it first (--resume {run.name}), or start "
+            f"from a copy of {given}, which it will remove"
+        )
 
 
 def _as_start_is(config: RunConfig, given: Path) -> RunConfig:

@@ -42,6 +42,7 @@ def _note(stopped: BaseException) -> str | None:
     cause: BaseException | None = stopped
     while cause is not None:
         if isinstance(cause, KeyboardInterrupt):
-            return next(iter(getattr(cause, "__notes__", ())), None)
+            # The last: a run whose clone was being trained goes on with it.
+            return next(reversed(getattr(cause, "__notes__", ())), None)
         cause = cause.__cause__ or cause.__context__
     return None

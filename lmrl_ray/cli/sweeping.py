@@ -25,6 +25,8 @@ def print_sweep(result: SweepResult, out: Path) -> None:
         score = "-" if trial.score is None else f"{trial.score:.2f}"
         table.add_row(trial.name, *values, str(trial.steps), score, trial.status)
     print_table(table)
+    for reason in result.errors:
+        print(f"a trial failed: {reason}")
     for exploit in result.exploits:
         print(f"{exploit.trial} went on from {exploit.donor} at step {exploit.step}")
     print(f"best configuration: {result.best_config}   (lmrl train --config {result.best_config} ...)")

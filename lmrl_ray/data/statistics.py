@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from lmrl_ray.data.reader import EpisodeDataset
-from lmrl_ray.data.schema import as_list, segment_counts
+from lmrl_ray.data.schema import DataError, as_list, segment_counts
 
 _COLUMNS = ["is_action", "rewards", "valid", "truncated", "success", "error"]
 
@@ -101,12 +101,20 @@ def stats(data: EpisodeDataset | str | os.PathLike[str]) -> Stats:
 
 
 def outcomes(dataset: EpisodeDataset) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The return and the success of every episode, -inf and False for a failed one: [len(dataset)] each."""
+    """The return and the success of every episode, -inf and False for a failed one: [len(dataset)] each.
+
+    DataError for a return that is no finite number.
+    """
     total, success = np.empty(len(dataset)), np.empty(len(dataset), dtype=bool)
     start = 0
     for index in range(dataset.num_row_groups):
         sums = _sums(dataset.read_row_group(index, _COLUMNS))
         here = slice(start, start + len(sums.length))
+        if (wrong := np.flatnonzero(sums.playable & ~np.isfinite(sums.total_return))).size:
+            found = sums.total_return[wrong[0]]
+            raise DataError(
+                f"{dataset.path}: episode {start + wrong[0]} has a return of {found}, no finite number"
+            )
         total[here] = np.where(sums.playable, sums.total_return, -np.inf)
         success[here] = sums.success & sums.playable
         start = here.stop

@@ -65,7 +65,7 @@ class ChatClient:
 
         self.spent = Usage()
         """Requests that were answered and their tokens, whatever became of the episodes they were for."""
-        self._url = endpoint.url
+        self._url, self._timeout_s = endpoint.url, config.timeout_s
         self._client = AsyncOpenAI(
             base_url=endpoint.url,
             api_key=endpoint.key,
@@ -89,6 +89,11 @@ class ChatClient:
         request: dict[str, Any] = {"messages": messages, **self._request}
         try:
             answer = await self._client.chat.completions.create(**request)
+        except openai.APITimeoutError as error:
+            raise ApiError(
+                f"{self._url} did not answer within {self._timeout_s:g} s; raise api.timeout_s, or lower "
+                f"--concurrency or api.max_tokens"
+            ) from error
         except openai.APIConnectionError as error:
             raise ApiError(
                 f"{self._url} cannot be reached ({error.__cause__ or error}); is the server running, and "

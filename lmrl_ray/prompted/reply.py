@@ -14,11 +14,11 @@ _BROKEN = re.compile(r"""["']?action["']?\s*:\s*(["'])(.+?)\1\s*(?:[,}]|$)""", r
 def parse_action(reply: str, actions: Sequence[str] | None = None) -> str | None:
     """The action that a reply holds, as one line that ends in a newline; None where there is none.
 
-    It is the field `action` of the last JSON object that has one, after any <think> part. Where all legal
-    `actions` are known, one of them in other letters or spaces is taken for it, and so is a reply that is
-    nothing but one of them.
+    It is the field `action` of the last JSON object that has one, outside of any <think> part (also of one
+    that was cut). Where all legal `actions` are known, one of them in other letters or spaces is taken for
+    it, and so is a reply that is nothing but one of them.
     """
-    text = reply.rpartition("</think>")[2]
+    text = reply.rpartition("</think>")[2].partition("<think>")[0]
     found = list(_json_actions(text)) or [m.group(2) for m in _BROKEN.finditer(text)]
     said = _one_line(found[-1] if found else "")
     if actions is not None:

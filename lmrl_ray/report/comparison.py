@@ -11,7 +11,7 @@ from rich.table import Table
 
 from envs.registry import get_task
 from lmrl_ray.report.printing import print_table
-from lmrl_ray.report.tables import PAPER_NOTE
+from lmrl_ray.report.tables import PAPER_NOTE, said_failed
 
 _RESAMPLES = 10_000
 
@@ -28,6 +28,8 @@ class Cell:
     normalized_score: float | None
     success_rate: float
     simulator: str
+    failed: int = 0
+    """Episodes that a simulator's fault ended, which are in no figure."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Row:
     paper_raw: float | None
     paper_normalized: float | None
     scripted: bool
+    failed: int
 
 
 def summarize(cells: Iterable[Cell], baselines: Iterable[Cell]) -> list[Row]:
@@ -77,6 +80,7 @@ def _row(cells: Sequence[Cell]) -> Row:
         paper_raw=paper.raw if paper else None,
         paper_normalized=paper.reported if paper else None,
         scripted=not cells[0].run,
+        failed=sum(c.failed for c in cells),
     )
 
 
@@ -119,6 +123,9 @@ def print_comparison(rows: Sequence[Row]) -> None:
         cells = [_cell_text(here[p], _is_best(here[p], best)) if p in here else "" for p in policies]
         table.add_row(f"{task}\n[dim]simulator: {simulator}[/]", *cells)
     print_table(table)
+    for row in rows:
+        if row.failed:
+            Console().print(f"{row.task}, {row.policy}: {said_failed(row.failed)}", style="bold")
     Console().print(PAPER_NOTE, style="dim")
 
 

@@ -47,7 +47,11 @@ def print_scores(spec: TaskSpec, scores: Sequence[Score], paper: Sequence[str] =
             )
     failed = sum(s.failed for s in scores)
     if failed:
-        console.print(f"{failed} episodes failed in their simulator and are in no figure", style="bold")
+        console.print(said_failed(failed), style="bold")
+
+
+def said_failed(episodes: int) -> str:
+    return f"{episodes} episodes failed in their simulator and are in no figure"
 
 
 def _number(value: float | None, digits: int = 1) -> str:

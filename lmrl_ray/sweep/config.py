@@ -166,6 +166,7 @@ def read_sweep(
     _check_metric(sweep, base, str(file))
     _check_draws(sweep, base, str(file))
     _check_settings_are_used(sweep, str(file))
+    _check_plateau(sweep, base, str(file))
     if sweep.scheduler == "pbt":
         _check_population(sweep, base, str(file))
     return sweep, base
@@ -244,6 +245,18 @@ def _check_draws(sweep: SweepConfig, base: RunConfig, where: str) -> None:
                 trial_config(base.dump(), {key: value}, where)
             except ConfigError as error:
                 raise ConfigError(f"{error} (space.{key} draws such values; give it a `choice`)") from None
+
+
+def _check_plateau(sweep: SweepConfig, base: RunConfig, where: str) -> None:
+    """ConfigError for a plateau that is seen when a trial is over, or never."""
+    plateau, training = sweep.stop.plateau, base.training
+    every = training.eval_every if sweep.metric.startswith("eval/") else training.log_every
+    before_the_end = (training.steps - 1) // every
+    if plateau is not None and plateau.reports > before_the_end:
+        raise ConfigError(
+            f"{where}: stop.plateau.reports: found {plateau.reports}, but {sweep.metric} is reported "
+            f"{before_the_end} times before a trial ends (every {every} of {training.steps} steps)"
+        )
 
 
 def _check_settings_are_used(sweep: SweepConfig, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,9 @@ class Trial:
 
     @property
     def counts(self) -> bool:
-        """Whether it may be the best: the last score of one that failed is from before it did."""
-        return self.score is not None and self.status != "error"
+        """Whether it may be the best: the last score of one that failed is from before it did, and one that
+        diverged may have no number."""
+        return self.score is not None and not math.isnan(self.score) and self.status != "error"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class SweepResult:
     exploits: list[Exploit]
     best_config: Path
     mlflow_run: str
+    errors: list[str]
+    """Why trials failed."""
 
     @property
     def picture(self) -> Path:
@@ -55,6 +59,7 @@ class SweepResult:
             "picture": str(self.picture),
             "mlflow_run": self.mlflow_run,
             "trials": [asdict(t) for t in self.trials],
+            "errors": self.errors,
             "exploits": [asdict(e) for e in self.exploits],
         }
 
@@ -69,8 +74,9 @@ def collect(trials: list[Trial], errors: list[Any], plan: Plan, folder: Path, ou
     errors."""
     sweep = SweepConfig.model_validate(plan.sweep)
     scored = sorted((t for t in trials if t.counts), key=lambda t: -sweep.sign * (t.score or 0.0))
+    reasons = [str(error).strip().splitlines()[-1] for error in errors]
     if not scored:
-        reason = str(errors[0]).strip().splitlines()[-1] if errors else f"none reported {sweep.metric}"
+        reason = reasons[0] if reasons else f"none reported {sweep.metric}"
         raise ConfigError(f"sweep {plan.name}: no trial was scored: {reason}")
     # What a later run starts from and learns from is its own affair.
     best = {k: v for k, v in plan.base.items() if k not in ("init", "data", "seed")}
@@ -78,7 +84,9 @@ def collect(trials: list[Trial], errors: list[Any], plan: Plan, folder: Path, ou
     write_whole(path, yaml.safe_dump(merge(best, nested(scored[0].parameters)), sort_keys=False))
     unscored = [t for t in trials if not t.counts]
     exploits = [e for t in trials for e in exploits_of(out / t.name)]
-    return SweepResult(plan.name, sweep.metric, [*scored, *unscored], exploits, path, plan.parent_run)
+    return SweepResult(
+        plan.name, sweep.metric, [*scored, *unscored], exploits, path, plan.parent_run, reasons
+    )
 
 
 def axes_of(result: SweepResult, sweep: SweepConfig) -> list[Axis]:

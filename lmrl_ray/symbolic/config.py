@@ -37,7 +37,7 @@ class ValueNetworkConfig(Settings):
 class DQNConfig(ValueNetworkConfig):
     """RLlib's DQN on moves of its own."""
 
-    env_steps: int = Field(10_000, ge=1, description="moves that are played")
+    env_steps: int = Field(10_000, ge=1, description="moves that are played, to the next thousand")
     env_runners: int = Field(0, ge=0, description="Ray actors that play; 0 = the driver")
     moves_per_update: int = Field(4, ge=1, description="moves that each actor plays between updates")
     epsilon: tuple[float, float] = Field((1.0, 0.2), description="exploration: at first, and from half time")
@@ -75,7 +75,7 @@ class SymbolicConfig(Settings):
 
     algo: str
     task: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     data: str | None = Field(None, description="offline: a Parquet file of maze-fo; None builds it")
     data_episodes: int | None = Field(None, ge=1, description="offline: episodes of a data set built here")
     env: dict[str, Any] = Field(default_factory=dict, description="layout and goal of the maze")

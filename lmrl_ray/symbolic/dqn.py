@@ -32,6 +32,7 @@ def learn(config: DQNConfig, env: dict[str, Any], seed: int, report: Report) -> 
         .env_runners(num_env_runners=config.env_runners, rollout_fragment_length=config.moves_per_update)
         .training(
             training_intensity=None,
+            num_steps_sampled_before_learning_starts=config.env_steps // 10,
             epsilon=[(0, first), (config.env_steps // 2, last)],
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 50_000},
         )
@@ -79,7 +80,7 @@ def rllib_config(config: ValueNetworkConfig, steps: int, env: dict[str, Any], se
             train_batch_size_per_learner=config.batch,
             target_network_update_freq=config.target_every,
         )
-        .debugging(seed=seed, log_level="ERROR")
+        .debugging(seed=seed % 2**32, log_level="ERROR")
     )
 
 

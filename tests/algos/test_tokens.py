@@ -170,7 +170,7 @@ def test_an_episode_that_is_read_begins_with_an_observation():
     ("earned", "said", "message"),
     [
         (0.0, 1.0, "segment 2 of an episode of .* is an observation with a reward of 1.0"),
-        (float("nan"), 0.0, "an action has the reward nan"),
+        (float("nan"), 0.0, "segment 1 of an episode of .* is one with a reward of nan"),
     ],
 )
 def test_a_reward_that_could_not_be_learnt_from_is_an_error(earned, said, message):

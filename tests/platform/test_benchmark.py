@@ -3,13 +3,16 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from lmrl_ray.benchmark import BenchmarkError, _check_cell, _jobs, read_suite, run_benchmark
+from envs.registry import get_task
+from lmrl_ray.benchmark import BenchmarkError, _baselines, _check_cell, _jobs, read_suite, run_benchmark
 from lmrl_ray.cells import Job, run_cell
 from lmrl_ray.cli.comparing import compare, print_runs
 from lmrl_ray.config import ConfigError
@@ -126,6 +129,10 @@ def test_the_probability_of_improvement_counts_pairs_and_half_of_the_ties():
             "overrides.ilql.init: ilql takes it",
         ),
         (
+            "tasks: [maze-fo]\nalgorithms: [ilql]\noverrides: {ilql: {model: {name: small}}}\n",
+            r"overrides\.ilql\.model\.name: ilql has the model of its task's bc; give it to the task",
+        ),
+        (
             "tasks: [maze-fo]\nalgorithms: [ilql]\noverrides: {maze-fo/ilql: {algorithm: {taw: 1}}}\n",
             r"^\S+suite\.yaml: overrides\.maze-fo/ilql .*: algorithm\.taw: unknown key",
         ),
@@ -203,6 +210,7 @@ config:
   training: {steps: 2, batch_episodes: 4, save_every: 1, eval_every: 1, eval_episodes: 2}
   optimizer: {engine: torch}
 """
+BEGUN = json.dumps({"data": "gone.parquet", "start": "start"})
 
 
 def one_after_the_other(runs):
@@ -226,11 +234,59 @@ def test_no_cell_is_taken_from_a_run_of_another_configuration(tmp_path, toy, alg
     settings["training"] = {**settings["training"], "steps": 9}
     config = resolve_config(algo, "toy", options={**settings, "seed": 1})
     (run / "config.yaml").write_text(yaml.safe_dump(config.dump()))
-    for name in ("run.json", "evaluation.json")[: 1 + finished]:
-        (run / name).write_text("{}")
+    (run / "run.json").write_text(BEGUN)
+    if finished:
+        (run / "evaluation.json").write_text("{}")
     with pytest.raises(ConfigError, match=rf"toy-{algo}-s1: .*\(training\.steps 9, not 2\); .*remove it"):
         run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)))
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [run.name]
+
+
+def finished_cell(tmp_path, toy, **begun):
+    """A suite's file, and a run of its first cell that has ended."""
+    file = tmp_path / "small.yaml"
+    file.write_text(SUITE.replace("TOY", str(toy)))
+    (job, *_) = _jobs(read_suite(file), "small", tmp_path / "runs")
+    job.folder.mkdir(parents=True)
+    (job.folder / "config.yaml").write_text(yaml.safe_dump(job.config().dump()))
+    (job.folder / "run.json").write_text(json.dumps(json.loads(BEGUN) | begun))
+    (job.folder / "evaluation.json").write_text("{}")
+    return file, job
+
+
+def test_no_finished_cell_is_taken_for_one_of_data_that_were_replaced(tmp_path, toy, toy_data):
+    file, job = finished_cell(tmp_path, toy, data=str(toy_data), fingerprint="another")
+    with pytest.raises(ConfigError, match=rf"{job.name}: its data file .* has been replaced"):
+        run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)))
+
+
+def test_a_plugin_that_was_changed_since_a_cell_was_finished_is_told(tmp_path, toy, monkeypatch):
+    _, job = finished_cell(tmp_path, toy, code={Path(toy).name: "another"})
+    display, said = Display(quiet=True), []
+    monkeypatch.setattr(display, "say", said.append)
+    _check_cell(job, "small", display)
+    assert said == [f"{job.name}: {Path(toy).name} has changed since it began; what is finished stands"]
+
+
+def test_failed_episodes_are_told_beneath_the_table(capsys):
+    cells = [replace(cell(), failed=2), replace(cell(seed=1), failed=3), cell("ilql")]
+    rows = summarize(cells, [])
+    assert [r.failed for r in rows] == [5, 0]
+    print_comparison(rows)
+    assert "maze-fo, bc: 5 episodes failed in their simulator and are in no figure" in capsys.readouterr().out
+
+
+def test_a_baseline_whose_simulator_fails_costs_the_others_nothing(tmp_path, toy):
+    file = tmp_path / "small.yaml"
+    broken = f"overrides: {{toy: {{env: {{raises_in: {[*range(5)]}}}}}}}\n"
+    file.write_text(SUITE.replace("TOY", str(toy)).replace("[0, 1]", "[0]") + broken)
+    failed: dict[str, str] = {}
+    played = [c.policy for c in _baselines(read_suite(file), failed)]
+    assert played == ["optimal"]  # whose episodes end before the simulator breaks
+    assert failed.keys() == {
+        f"toy, {name}, seed 0" for name in get_task("toy").baselines if name != "optimal"
+    }
+    assert all("the simulator broke" in reason for reason in failed.values())
 
 
 def test_cells_of_a_clone_that_is_pre_trained_are_gone_on_with(tmp_path, toy, toy_policy):
@@ -243,13 +299,13 @@ def test_cells_of_a_clone_that_is_pre_trained_are_gone_on_with(tmp_path, toy, to
     (clone / "policy").mkdir(parents=True)
     config = resolve_config("bc", "toy", options={"plugins": [str(toy)], "model": {"name": str(toy_policy)}})
     (clone / "config.yaml").write_text(yaml.safe_dump(config.dump()))
-    (clone / "run.json").write_text("{}")
+    (clone / "run.json").write_text(BEGUN)
     trained = job.config({"init": str(clone)})
     assert trained.optimizer != job.config().optimizer
     job.folder.mkdir()
     (job.folder / "config.yaml").write_text(yaml.safe_dump(trained.dump()))
-    (job.folder / "run.json").write_text("{}")
-    _check_cell(job, "small")
+    (job.folder / "run.json").write_text(BEGUN)
+    _check_cell(job, "small", Display(quiet=True))
 
 
 def test_a_start_by_name_has_its_models_defaults_wherever_the_runs_are(tmp_path, toy, toy_policy):
@@ -277,7 +333,7 @@ def test_no_cell_is_taken_from_a_run_whose_clone_would_be_another(tmp_path, toy)
     run.mkdir(parents=True)
     config = resolve_config("mc", "toy", options=read_suite(file).settings("toy", "mc"))
     (run / "config.yaml").write_text(yaml.safe_dump(config.dump()))
-    (run / "run.json").write_text("{}")
+    (run / "run.json").write_text(BEGUN)
     with pytest.raises(ConfigError, match="toy-mc-s0: started from small-toy-bc-s0, which is not there"):
         run_benchmark(file, tmp_path / "runs", Hooks(Display(quiet=True)))
 

@@ -298,6 +298,13 @@ def test_an_unreachable_server_is_an_error_and_no_score(evaluate, tmp_path):
             evaluate(url)
 
 
+def test_a_server_that_takes_too_long_is_not_called_unreachable(evaluate):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
+        with pytest.raises(ApiError, match=r"did not answer within 0\.2 s; raise api\.timeout_s"):
+            evaluate(url, timeout_s=0.2)
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [

@@ -19,6 +19,7 @@ MOVES = get_task("maze-fo").actions
         '{"thought": "the wall is left, {so} up", "action": "move up"}',
         'Let me think. {"action": "move down"} would be wrong, so:\n```json\n{"action": "move up"}\n```',
         '<think>{"action": "move down"}?</think>{"action": "move up"}',
+        '{"action": "move up"}<think>or {"action": "move down"}?',
         "{'action': 'move up'}",
         '{"thought": "unclosed", "action": "move up"',
         '{"thought": "two\nlines", "action": "move up\\n"}',
@@ -46,6 +47,8 @@ def test_where_the_legal_actions_are_known_other_letters_are_forgiven(reply):
         '{"action": ""}',
         '{"action": ["up"]}',
         "{" * 10_000,
+        '<think>With {"action": "move up"} I would hit the wall, so',
+        '<think>Up?</think><think>With {"action": "move up"} I would hit the wall, so',
     ],
 )
 @pytest.mark.parametrize("actions", [None, MOVES])

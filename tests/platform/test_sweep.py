@@ -14,8 +14,10 @@ from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import configs_folder, resolve_config
 from lmrl_ray.sweep import read_sweep, run_sweep, trial_config
 from lmrl_ray.sweep.config import nested
+from lmrl_ray.sweep.results import Trial, collect
 from lmrl_ray.sweep.run import _begin
-from lmrl_ray.train import Hooks, alone
+from lmrl_ray.sweep.trial import Plan
+from lmrl_ray.train import Hooks, alone, prepare
 
 QUIET = Hooks(Display(quiet=True))
 
@@ -42,6 +44,10 @@ QUIET = Hooks(Display(quiet=True))
         ({"config": {"seed": 7}}, r"config\.seed: found 7, but it has no effect here; give --seed"),
         ({"config": {"task": "toy"}}, r"config\.task: found 'toy'.*edit task of the file"),
         ({"config": {"algo": "mc"}}, r"config\.algo: found 'mc'.*edit algo of the file"),
+        (
+            {"stop": {"plateau": {"std": 0.1, "reports": 4}}},
+            r"stop\.plateau\.reports: found 4, but eval/return is reported 3 times before a trial ends",
+        ),
         (
             {"metric": "eval/normalised_score"},
             r"metric: found 'eval/normalised_score', but a score on toy .*eval/return.*eval/normalized_score",
@@ -223,6 +229,27 @@ def test_a_trials_configuration_is_the_shared_one_with_its_draw_on_top(sweep_fil
     assert (trial.optimizer.lr, trial.decoding.top_k, trial.seed) == (0.5, 9, 7)
     assert (trial.optimizer.engine, trial.training.batch_episodes) == ("torch", 2)
     assert nested({"a.b": 1, "a.c": 2, "d": 3}) == {"a": {"b": 1, "c": 2}, "d": 3}
+
+
+def test_a_trial_that_diverged_is_not_the_best(sweep_file, tmp_path):
+    sweep, base = read_sweep(sweep_file(), 0)
+    plan = Plan("some", 0, sweep.model_dump(mode="json"), base.dump(), None)
+    trials = [Trial(str(s), {"optimizer.lr": s}, 4, s, "done") for s in (float("nan"), 0.5, 0.75)]
+    result = collect(trials, [], plan, tmp_path, tmp_path)
+    assert [t.name for t in result.trials] == ["0.75", "0.5", "nan"]
+    assert yaml.safe_load(result.best_config.read_text())["optimizer"]["lr"] == 0.75
+
+
+def test_the_best_file_names_the_model_that_the_trials_started_from(sweep_file, tmp_path, toy_data):
+    (tmp_path / "cloned" / "policy").mkdir(parents=True)
+    (tmp_path / "cloned" / "config.yaml").write_text("task: toy\nmodel: {name: small}\n")
+    sweep, base = read_sweep(sweep_file(config={"data": str(toy_data)}), 0, ["init=cloned"], tmp_path)
+    base = prepare(base, tmp_path, QUIET, "some")
+    assert (base.model.name, base.init) == ("small", str((tmp_path / "cloned").resolve()))
+    plan = Plan("some", 0, sweep.model_dump(mode="json"), base.dump(), None)
+    best = collect([Trial("a", {}, 4, 1.0, "done")], ["a\nbroke"], plan, tmp_path, tmp_path)
+    assert yaml.safe_load(best.best_config.read_text())["model"]["name"] == "small"
+    assert best.errors == ["broke"]
 
 
 def test_the_sweep_that_comes_with_the_project_is_sound():

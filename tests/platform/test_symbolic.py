@@ -165,6 +165,10 @@ def test_another_map_is_learnt_from_its_own_data(lmrl, out):
         (("tabular-q", "maze-symbolic", "--model", "tiny"), "model: unknown key"),
         (("tabular-q", "maze-symbolic", "--set", "algo=ilql"), "algo: is 'ilql', but 'tabular-q' was asked"),
         (("rllib-dqn", "maze-symbolic", "--data", "x.parquet"), "rllib-dqn plays the maze itself"),
+        (
+            ("tabular-q", "maze-symbolic", "--seed", 2**63),
+            "seed: found 9223372036854775808, but it should be less",
+        ),
         (("tabular-q", "maze-symbolic", "--data", "x.parquet"), "there is no such file"),
         (("rllib-offline-dqn", "maze-symbolic", "--data", "x.parquet"), "there is no such file"),
         (("rllib-offline-dqn", "maze-symbolic", "--set", "algorithm.env_steps=9"), "algorithm.env_steps"),
@@ -208,8 +212,10 @@ def test_dqn_of_rllib_finds_the_best_way_from_every_start(lmrl, out, ray_cluster
 @pytest.mark.slow
 def test_dqn_of_rllib_learns_the_same_values_from_the_same_seed(ray_cluster, monkeypatch):
     monkeypatch.setattr(dqn, "_REPORT_EVERY", 100)  # it ends at one
-    short = DQNConfig(env_steps=1_200)  # RLlib learns from the thousandth on
-    first, second = (dqn.learn(short, {}, seed=3, report=lambda step, metrics: None) for _ in range(2))
+    short = DQNConfig(env_steps=1_200)
+    first, second = (
+        dqn.learn(short, {}, seed=2**32 + 3, report=lambda step, metrics: None) for _ in range(2)
+    )
     np.testing.assert_array_equal(first, second)
 
 

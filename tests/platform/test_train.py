@@ -14,6 +14,7 @@ from support import episode_of
 
 from lmrl_ray import checkpoint
 from lmrl_ray import learner as learner_module
+from lmrl_ray.cli import _note
 from lmrl_ray.config import ConfigError
 from lmrl_ray.data import DataError, EpisodeDataset, EpisodeWriter, build, own_path
 from lmrl_ray.learner import DivergedError
@@ -242,14 +243,29 @@ def test_a_model_in_a_folder_is_found_again_from_anywhere(config, out, hooks, to
 
 def test_no_run_begins_on_data_that_could_not_be_learnt_from(config, out, hooks, tmp_path):
     """A player ends each action with a newline; who never saw one goes on until it is cut."""
-    good, bad = (episode_of(("?\n", False), (text, True, -1.0), task="toy") for text in ("ant\n", "ant"))
-    with EpisodeWriter(tmp_path / "mine.parquet", "toy") as writer:
-        writer.write(good)
-        writer.write(bad)
+    write(tmp_path / "mine.parquet", ("ant\n", -1.0), ("ant", -1.0))
     there = sorted(p.name for p in out.iterdir())
     with pytest.raises(DataError, match=r"mine\.parquet: episode 1: segment 1 .* is the action 'ant'"):
         train(config(data=str(tmp_path / "mine.parquet")), out, hooks)
     assert sorted(p.name for p in out.iterdir()) == there
+
+
+def write(file, *actions):
+    """Episodes of one action each, with its reward."""
+    with EpisodeWriter(file, "toy") as writer:
+        for text, reward in actions:
+            writer.write(episode_of(("?\n", False), (text, True, reward), task="toy"))
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf")])
+def test_a_reward_that_is_no_finite_number_is_found_wherever_it_is(config, out, hooks, tmp_path, reward):
+    data = {"data": str(tmp_path / "mine.parquet")}
+    write(tmp_path / "mine.parquet", ("ant\n", -1.0), ("ant\n", reward))
+    with pytest.raises(DataError, match=rf"mine\.parquet: episode 1: segment 1 .* with a reward of {reward}"):
+        train(config(**data), out, hooks)
+    write(tmp_path / "mine.parquet", *[("ant\n", -1.0)] * 300, ("ant\n", reward))
+    with pytest.raises(DataError, match=rf"mine\.parquet: episode 300 has a return of {reward}, no finite"):
+        train(config("filtered-bc", **data), out, hooks)
 
 
 def test_no_run_begins_on_an_empty_data_set(config, out, hooks, tmp_path):
@@ -274,8 +290,9 @@ def test_a_run_that_was_stopped_while_its_clone_was_trained_is_resumed_with_that
     resolved = config("ilql", init=None, model={"name": str(toy_policy)}, training={"steps": 2})
     with monkeypatch.context() as patched:
         patched.setattr("lmrl_ray.train._learn" if clone_has_begun else "lmrl_ray.train.Tracker", stopped)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as interrupt:
             train(resolved, out, hooks, "ilql")
+    assert _note(interrupt.value) == "continue with --resume ilql"
     assert not (out / "ilql" / "run.json").exists()
     assert (out / "ilql-bc" / "run.json").is_file() == clone_has_begun
 
@@ -313,6 +330,44 @@ def test_a_start_that_is_of_another_task_or_model_is_refused(config, out, hooks,
     # What a clone's word is worth elsewhere is for the user to find out.
     moved = train(config("bc", "toy-free", init=str(clone.folder), **data), out, hooks)
     assert read_config(moved.folder).model.name == "tiny"
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew_in_silence(config, out, hooks):
+    with pytest.raises(KeyboardInterrupt):
+        train(config(training={"keep_checkpoints": 1}), out, stop_at(5, KeyboardInterrupt()), "stopped")
+    checkpoints, journal = out / "stopped" / "checkpoints", out / "stopped" / "metrics.jsonl"
+    (only,) = checkpoint.all_checkpoints(checkpoints)
+    (only / "state" / "model.safetensors").write_bytes(b"")
+    told = journal.read_text()
+    with pytest.raises(ConfigError, match=r"stopped: none of its checkpoints is whole; .* or remove"):
+        resume("stopped", out, hooks)
+    assert checkpoint.all_checkpoints(checkpoints) == [only]
+    assert journal.read_text() == told
+    shutil.rmtree(checkpoints)
+    assert resume("stopped", out, hooks).evaluation.score.episodes > 0
+
+
+def test_no_run_starts_from_one_that_will_remove_what_it_starts_from(config, out, hooks):
+    with pytest.raises(KeyboardInterrupt):
+        train(config(), out, stop_at(5, KeyboardInterrupt()), "clone")
+    with pytest.raises(ConfigError, match=r"init: clone is not trained to its end; .*--resume clone.*step-"):
+        train(config("ilql", init="clone"), out, hooks)
+    shutil.copytree(out / "clone" / "checkpoints" / "step-000003", out / "copy")
+    assert train(config("ilql", init="copy", training={"steps": 1}), out, hooks).evaluation.score.episodes > 0
+    resume("clone", out, hooks)
+    assert (
+        train(config("ilql", init="clone", training={"steps": 1}), out, hooks).evaluation.score.episodes > 0
+    )
+
+
+def test_a_run_that_is_interrupted_before_it_is_one_leaves_nothing_and_promises_nothing(
+    config, out, hooks, monkeypatch
+):
+    monkeypatch.setattr("lmrl_ray.mlflow_store.check", stopped)
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        train(config(), out, hooks, "mine")
+    assert not (out / "mine").exists()
+    assert not hasattr(interrupt.value, "__notes__")
 
 
 def test_only_one_process_at_a_time_is_at_a_run(config, out, hooks):
