@@ -235,6 +235,8 @@ def parse(values: Mapping[str, Any], where: str = "config") -> RunConfig:
     _check_offload(config.optimizer, where)
     _check_model(config, where)
     _check_workers(config.resources, config.optimizer.engine, where)
+    if get_algorithm(config.algo).online:
+        _check_all_have_actors(config.resources, where)
     if config.resources.rollout_engine == "vllm" and (reason := _vllm_refused(config)):
         raise ConfigError(f"{where}: resources.rollout_engine: vllm: {reason}")
     if config.online.max_staleness and not config.resources.rollout_actors:
@@ -313,6 +315,16 @@ def _check_workers(config: ResourcesConfig, engine: str, where: str) -> None:
         raise ConfigError(
             f"{where}: resources.workers: elastic workers would take the CPUs of the rollout actors; keep "
             f"these to nodes of their own (resources.actor_resource), or ask for one number of workers"
+        )
+
+
+def _check_all_have_actors(config: ResourcesConfig, where: str) -> None:
+    """Each learner worker plays its share of a round, in actors of its own where there are any."""
+    most = config.workers[1] if isinstance(config.workers, tuple) else config.workers
+    if 0 < config.rollout_actors < most:
+        raise ConfigError(
+            f"{where}: resources.rollout_actors: found {config.rollout_actors}, but each of {most} learner "
+            f"workers plays in actors of its own; use {most} or more, or 0 to play in the workers"
         )
 
 

@@ -120,6 +120,11 @@ def explained(error: Exception, uri: str) -> TrackingError:
             f"{where} refuses us ({reason(error)}); set MLFLOW_TRACKING_USERNAME and "
             f"MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) to an account that may write"
         )
+    if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+        return TrackingError(
+            f"{where} does not know the run ({reason(error)}); name the place that it began in: --out, or "
+            f"MLFLOW_TRACKING_URI"
+        )
     return TrackingError(f"{where} cannot be used: {reason(error)}")
 
 

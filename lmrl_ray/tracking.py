@@ -24,7 +24,6 @@ from lmrl_ray.mlflow_store import (
     experiment_of,
     explained,
     is_outage,
-    is_server,
     named_uri,
     reason,
     tracking_uri,
@@ -64,7 +63,7 @@ class Tracker:
         earlier = identity_of(home)
         self._identity = earlier or new_identity(home, named_uri(), parent_id)
         self.uri = named_uri() or self._identity.server or tracking_uri(out)
-        if is_server(self.uri) and not named_uri() and not is_here(self.uri):
+        if self._identity.server and not named_uri() and not is_here(self.uri):
             raise TrackingError(
                 f"{home}: reports to {self.uri}, which would get all of the run, and your password; if you "
                 f"trust that server, name it, too: MLFLOW_TRACKING_URI={self.uri}"
@@ -84,6 +83,7 @@ class Tracker:
                     forget(home)
                 raise explained(error, self.uri) from error
             self._lost(error)
+        self._is_new = False
         if earlier is not None and reopen:
             self._do({"do": "status", "status": "RUNNING"})
 
@@ -201,13 +201,14 @@ class Tracker:
         """Find the run, or make it. Nothing when that was done."""
         if self._client is not None:
             return
+        # `lmrl sync`, beside this process, may have been there first.
+        self._identity = identity_of(self._home) or self._identity
         client = client_of(self.uri, self._out)
         experiment = experiment_of(client, self.uri, self._out)
         run_id = self.run_id
         if not run_id and not self._is_new:
             # An answer that was lost on its way is no reason to make the run twice.
             run_id = _find(client, experiment, self._identity.key)
-        self._is_new = False
         if run_id:
             self._logged_step = _last_step(client, run_id)
         self._identity = with_run_id(self._home, self._identity, run_id or self._create(client, experiment))

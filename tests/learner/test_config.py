@@ -376,3 +376,14 @@ def test_what_large_models_need_is_read_back_as_it_was_written():
     config = parse(values(**over))
     assert config.resources.workers == (1, 4)
     assert parse(yaml.safe_load(yaml.safe_dump(config.dump()))) == config
+
+
+@pytest.mark.parametrize("workers", [4, [2, 4]])
+def test_each_worker_of_an_online_run_has_an_actor_or_none_has(workers):
+    resources = {"workers": workers, "rollout_actors": 3, "actor_resource": "sim"}
+    values = {"algo": "ppo", "task": "maze-fo", "resources": resources}
+    with pytest.raises(ConfigError, match=r"rollout_actors: found 3, but each of 4 .* use 4 or more"):
+        parse(values)
+    parse({**values, "algo": "ilql"})
+    for enough in (0, 4):
+        parse(merge(values, {"resources": {"rollout_actors": enough}}))

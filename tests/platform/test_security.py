@@ -4,6 +4,7 @@ import ipaddress
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -128,12 +129,21 @@ def test_the_key_goes_to_no_address_that_a_folder_alone_names(policy, monkeypatc
     assert evaluated() == theirs
 
 
-def test_a_run_reports_to_no_server_that_its_folder_alone_names(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "place",
+    [
+        "http://theirs.example:5000",
+        "postgresql://theirs.example/db",
+        "sqlite:////tmp/theirs.db",
+        "databricks",
+    ],
+)
+def test_a_run_reports_to_no_place_that_its_folder_alone_names(tmp_path, monkeypatch, place):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home = tmp_path / "run"
     home.mkdir()
-    new_identity(home, "http://theirs.example:5000", None)
-    with pytest.raises(TrackingError, match=r"reports to http://theirs\.example:5000, .* name it, too"):
+    new_identity(home, place, None)
+    with pytest.raises(TrackingError, match=rf"reports to {re.escape(place)}, .* name it, too"):
         Tracker(tmp_path, home)
 
 

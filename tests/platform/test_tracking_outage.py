@@ -45,6 +45,10 @@ def store(client, monkeypatch):
     return store
 
 
+def runs_of(client):
+    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
 def entry(step, loss=None):
     return Entry(step, 1_700_000_000.0 + step, {"loss": 1.0 / step if loss is None else loss})
 
@@ -142,8 +146,28 @@ def test_a_run_that_the_store_made_without_our_hearing_of_it_is_not_made_twice(s
     assert tracker.run_id == ""
     del store.create_run
     tracker.set_tags({"a": "1"})
-    (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    (run,) = runs_of(client)
     assert (run.info.run_id, run.data.tags["a"]) == (tracker.run_id, "1")
+
+
+def test_a_sync_beside_the_run_makes_no_second_one(store, client, out):
+    store.error = ConnectionError("gone")
+    tracker = Tracker(out, out / "run")
+    tracker.set_tags({"a": "1"})
+    store.error = None
+    assert send_rest(out / "run", out).endswith("has everything (run " + runs_of(client)[0].info.run_id + ")")
+    tracker.set_tags({"b": "2"})
+    tracker.finish("FINISHED")
+    (run,) = runs_of(client)
+    assert (run.info.status, run.data.tags["a"], run.data.tags["b"]) == ("FINISHED", "1", "2")
+
+
+def test_a_run_that_began_elsewhere_is_not_looked_for_without_advice(out, tmp_path):
+    tracker = Tracker(out, out / "run")
+    identity = json.loads((out / "run" / "mlflow.json").read_text())
+    assert identity["run_id"] == tracker.run_id
+    with pytest.raises(TrackingError, match=r"does not know the run .*; name the place .*: --out, or MLFLOW"):
+        Tracker(tmp_path / "elsewhere", out / "run")
 
 
 def test_a_parent_of_others_does_not_begin_without_the_store(store, out):
