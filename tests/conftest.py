@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # What a person has set up for real runs is not for the tests.
 for _name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
@@ -18,7 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 # The machines are shared and slow: an example that takes long is no failure, and a run is repeatable.
-settings.register_profile("lmrl", deadline=None, derandomize=True)
+_SLOW = [HealthCheck.too_slow]
+settings.register_profile("lmrl", deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.load_profile("lmrl")
 
 

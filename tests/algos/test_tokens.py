@@ -59,7 +59,9 @@ def test_encoding_an_episode_keeps_its_text_and_its_rewards():
     assert not encode_episode(replace(episode, terminated=False, truncated=True), BYTES, ALL).terminated
 
 
-lines = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).map(lambda text: text + "\n")
+lines = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n"), max_size=12).map(
+    lambda text: text + "\n"
+)
 
 
 @given(st.lists(st.tuples(lines, lines), min_size=1, max_size=5), lines)
