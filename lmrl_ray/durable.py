@@ -18,6 +18,21 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write beside and rename: the file is there whole, or as it was."""
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        with beside.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename or a new file in `folder` survive, where the file system can do that."""
     with suppress(OSError):

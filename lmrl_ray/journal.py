@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from lmrl_ray.durable import write_whole
+
 
 class Entry(NamedTuple):
     step: int
@@ -25,13 +27,7 @@ class Journal:
     def __init__(self, path: Path, start_step: int) -> None:
         self._path = path
         kept = [e for e in read(path) if e.step <= start_step] if path.exists() else []
-        beside = path.with_suffix(".tmp")
-        try:
-            beside.write_text("".join(_line(e) for e in kept))
-            os.replace(beside, path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+        write_whole(path, "".join(_line(e) for e in kept))
 
     def append(self, entry: Entry) -> None:
         with self._path.open("a") as file:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from lmrl_ray.durable import write_whole
 from lmrl_ray.mlflow_store import without_password
 
 Operation = dict[str, Any]
@@ -65,7 +66,7 @@ class Outbox:
                 if sent == len(waiting):
                     self._path.unlink(missing_ok=True)
                 elif sent:
-                    _replace(self._path, "".join(waiting[sent:]))
+                    write_whole(self._path, "".join(waiting[sent:]))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -110,10 +111,4 @@ def forget(home: Path) -> None:
 
 def _keep(home: Path, identity: Identity) -> None:
     home.mkdir(parents=True, exist_ok=True)
-    _replace(home / "mlflow.json", json.dumps(asdict(identity)))
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(f".{path.name}.tmp")
-    beside.write_text(text)
-    os.replace(beside, path)
+    write_whole(home / "mlflow.json", json.dumps(asdict(identity)))

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import threading
 import time
@@ -30,7 +29,7 @@ from algos import models
 from algos.base import get_algorithm
 from algos.tokens import check_episode
 from envs.registry import get_task
-from lmrl_ray import checkpoint, data, mlflow_store, scaling
+from lmrl_ray import checkpoint, data, durable, mlflow_store, scaling
 from lmrl_ray.config import ConfigError, ModelConfig, RunConfig, load_yaml, merge, parse
 from lmrl_ray.data import EpisodeDataset
 from lmrl_ray.data.schema import ROW_GROUP_SIZE, DataError
@@ -485,8 +484,6 @@ def claim(folder: Path) -> bool:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write beside and rename."""
-    beside = path.with_name(f".{path.name}.tmp")
-    with checkpoint.disk_errors(beside):
-        beside.write_text(text)
-    os.replace(beside, path)
+    """`durable.write_whole`; CheckpointError on a full disk."""
+    with checkpoint.full_disk_explained(path.parent):
+        durable.write_whole(path, text)
