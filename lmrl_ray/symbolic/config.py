@@ -47,7 +47,7 @@ class OfflineDQNConfig(ValueNetworkConfig):
     """RLlib's DQN on a data set."""
 
     updates: int = Field(2_000, ge=1, description="batches that are learnt")
-    # With 64 and the same rate, one seed of three did not come to the optimum, or left it again.
+    # With 64, two seeds of three did not stay at the optimum.
     batch: int = Field(256, ge=1, description="moves of an update")
     target_every: int = Field(25, ge=1, description="updates between those of the target network")
 
