@@ -238,13 +238,13 @@ def _usable_configuration(name: str | Path) -> Any:
 
 @contextmanager
 def _explained(name: str | Path) -> Iterator[None]:
-    if Path(name).is_absolute() and not Path(name).exists():
-        raise ModelError(f"model {str(name)!r}: there is no such folder (any more)")
     try:
         yield
     except Exception as error:  # a damaged file makes transformers raise whatever comes
         text = str(error) if isinstance(error, OSError | ValueError) else ""
         reason = (text or repr(error)).splitlines()[0]
+        if Path(name).is_absolute() and not Path(name).exists():
+            reason = "there is no such folder any more"  # Hugging Face speaks of repositories
         raise ModelError(
             f"model {str(name)!r} could not be loaded ({reason}). Give a folder that "
             f"`save_pretrained` wrote, or a Hugging Face name: it needs the network, or a copy in the "
