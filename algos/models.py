@@ -244,7 +244,7 @@ def _explained(name: str | Path) -> Iterator[None]:
         text = str(error) if isinstance(error, OSError | ValueError) else ""
         reason = (text or repr(error)).splitlines()[0]
         if Path(name).is_absolute() and not Path(name).exists():
-            reason = "there is no such folder any more"  # Hugging Face speaks of repositories
+            reason = "there is no such folder"  # Hugging Face speaks of repositories
         raise ModelError(
             f"model {str(name)!r} could not be loaded ({reason}). Give a folder that "
             f"`save_pretrained` wrote, or a Hugging Face name: it needs the network, or a copy in the "

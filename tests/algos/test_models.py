@@ -167,7 +167,7 @@ def test_a_tokenizer_without_padding_gets_its_end_token_as_padding(tmp_path):
 def test_a_missing_folder_is_an_error_that_says_what_to_do(use, tmp_path):
     with pytest.raises(ModelError, match=r"hf download.*Presets that need neither: tiny, small") as caught:
         use(tmp_path / "no-such-model")
-    assert "no-such-model' could not be loaded (there is no such folder any more)" in str(caught.value)
+    assert "no-such-model' could not be loaded (there is no such folder)" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
