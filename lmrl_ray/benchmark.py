@@ -29,7 +29,7 @@ from lmrl_ray.actors import RolloutError
 from lmrl_ray.cells import Job, from_clone, make_room, run_cells, scored
 from lmrl_ray.config import ConfigError, load_yaml, merge, validate
 from lmrl_ray.evaluate import evaluate_baseline
-from lmrl_ray.plugins import code_of
+from lmrl_ray.plugins import changed
 from lmrl_ray.report.comparison import Cell, Row, summarize
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import resolve_config, resolve_layers
@@ -235,12 +235,12 @@ def _check_cell(job: Job, name: str, display: Display) -> None:
         return
     if Path(files.data).is_file():  # or else what is finished stands, and the others say so
         check_same_data(job.folder, files)
-    plugins = job.config().plugins
-    for changed in (n for n, code in code_of(plugins).items() if files.code.get(n, code) != code):
-        display.say(f"{job.name}: {changed} has changed since it began; what is finished stands")
     trained = read_config(job.folder)
     start = {"init": trained.init} if "init" in from_clone(job.algo) else {}  # whose model it has
-    wanted, found = (flatten(config.dump()) for config in (job.config(start), trained))
+    config = job.config(start)
+    for plugin in changed(config.plugins, files.code):
+        display.say(f"{job.name}: {plugin} has changed since it began; what is finished stands")
+    wanted, found = flatten(config.dump()), flatten(trained.dump())
     # A run that starts from a policy has that one's model. Plugins are paths.
     left_out = {*from_clone(job.algo), "plugins", *(["model.name"] if found["init"] else [])}
     wrong = [

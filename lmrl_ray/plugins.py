@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,11 @@ def code_of(plugins: Iterable[str]) -> dict[str, str]:
     """sha256 of each plugin file, by its name without the folder."""
     files = [Path(p) for p in plugins if p.endswith(".py")]
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def changed(plugins: Iterable[str], code: Mapping[str, str]) -> list[str]:
+    """The plugin files that are not what `code_of` said of them then; one that it did not know is not named."""
+    return [name for name, found in code_of(plugins).items() if code.get(name, found) != found]
 
 
 def _listed(plugins: Any) -> Iterable[str]:

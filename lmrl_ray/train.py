@@ -36,7 +36,7 @@ from lmrl_ray.data.schema import ROW_GROUP_SIZE, DataError
 from lmrl_ray.evaluate import Evaluation, evaluate, setting_of
 from lmrl_ray.journal import Entry, JournalReader
 from lmrl_ray.learner import LearnerJob, LocalContext, learn
-from lmrl_ray.plugins import absolute, code_of, load_plugins
+from lmrl_ray.plugins import absolute, changed, code_of, load_plugins
 from lmrl_ray.report.progress import Display
 from lmrl_ray.resolve import find_policy, find_run, resolve_config, run_config_of, trained_as
 from lmrl_ray.rollout import make_rollouts
@@ -126,23 +126,23 @@ def resume(run: str, out: Path, hooks: Hooks, overrides: dict[str, Any] | None =
     check_endpoint(config.env, folder)
     scaling.check_machine(config)
     with alone(folder), _resumable(folder):
-        files = run_files(folder)
-        if files is None:
-            config, given = _with_start(config, out)
-            files, tracker = _set_up(config, given, folder, out, hooks)
-        else:
-            check_same_data(folder, files)
-            for name, code in code_of(config.plugins).items():
-                if files.code.get(name, code) != code:
-                    hooks.display.say(f"{folder.name}: {name} has changed since it began; the new one holds")
-            tracker = Tracker(out, folder)
-        checkpoints, steps = folder / "checkpoints", config.training.steps
+        checkpoints = folder / "checkpoints"
         found = checkpoint.latest(checkpoints)
         if found is None and checkpoint.all_checkpoints(checkpoints):
             raise ConfigError(
                 f"{folder}: none of its checkpoints is whole; bring one back, or remove {checkpoints} to "
                 f"train from the start"
             )
+        files = run_files(folder)
+        if files is None:
+            config, given = _with_start(config, out)
+            files, tracker = _set_up(config, given, folder, out, hooks)
+        else:
+            check_same_data(folder, files)
+            for name in changed(config.plugins, files.code):
+                hooks.display.say(f"{folder.name}: {name} has changed since it began; the new one holds")
+            tracker = Tracker(out, folder)
+        steps = config.training.steps
         if found is not None and checkpoint.read_manifest(found).step >= steps:
             hooks.display.say(
                 f"{folder.name}: all {steps} steps are done; it is evaluated again, not trained"

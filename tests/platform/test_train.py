@@ -332,7 +332,7 @@ def test_a_start_that_is_of_another_task_or_model_is_refused(config, out, hooks,
     assert read_config(moved.folder).model.name == "tiny"
 
 
-def test_a_run_without_a_whole_checkpoint_is_not_begun_anew_in_silence(config, out, hooks):
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew_in_silence(config, out, hooks, client):
     with pytest.raises(KeyboardInterrupt):
         train(config(training={"keep_checkpoints": 1}), out, stop_at(5, KeyboardInterrupt()), "stopped")
     checkpoints, journal = out / "stopped" / "checkpoints", out / "stopped" / "metrics.jsonl"
@@ -341,6 +341,7 @@ def test_a_run_without_a_whole_checkpoint_is_not_begun_anew_in_silence(config, o
     told = journal.read_text()
     with pytest.raises(ConfigError, match=r"stopped: none of its checkpoints is whole; .* or remove"):
         resume("stopped", out, hooks)
+    assert [r.info.status for r in runs_of(client)] == ["KILLED"]
     assert checkpoint.all_checkpoints(checkpoints) == [only]
     assert journal.read_text() == told
     shutil.rmtree(checkpoints)
