@@ -74,7 +74,7 @@ def code_of(plugins: Iterable[str]) -> dict[str, str]:
 
 
 def changed(plugins: Iterable[str], code: Mapping[str, str]) -> list[str]:
-    """The plugin files that are not what `code_of` said of them then; one that it did not know is not named."""
+    """The plugin files that `code_of` would not say the same of now; not one that it did not know."""
     return [name for name, found in code_of(plugins).items() if code.get(name, found) != found]
 
 
